@@ -1,0 +1,1 @@
+from ._hinge import Hinge as Hinge
