@@ -1,0 +1,429 @@
+"""The adversary: a discriminator with its loss, regularizers, augmentations and optimizer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+
+from advloss import _accelerate, _inputs, _state
+from advloss._condition import Condition
+from advloss._create import build, build_all, create_recipe, load_target, options_of
+from advloss._judge import Judge, player_of
+from advloss._logits import Logits, as_scales, detach, logit_mean
+from advloss._loss import Loss
+from advloss._random import random_stream
+from advloss._recipe import Component, MakeOptimizer
+from advloss._registry import find
+from advloss._regularizer import leaf
+from advloss._report import Report
+from advloss._rules import check_combination
+from advloss._runtime import Runtime
+from advloss._update import Update, commit
+from advloss.errors import CombinationError, NonFiniteError, OptionError
+from advloss.specs import DiscriminatorSpec, LossSpec
+
+Components = Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
+DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99))
+
+
+class _Turn(NamedTuple):
+    """What the discriminator made of one batch."""
+
+    loss: Tensor
+    real_logits: Logits
+    fake_logits: Logits
+    terms: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
+class Adversary:
+    """What a training script holds: `generator_loss` for its model, `discriminator_step` for the other player.
+
+    Each component is a name, a ``(name, options)`` pair, or an object of your own; regularizers and augmentations
+    also a mapping from names to options.
+
+    Args:
+        discriminator: `forward(samples, condition=None)` -> logits.
+        loss: the game.
+        regularizers: terms of the discriminator's loss; a loss may bring its own (``"wgan-gp"``).
+        augmentations: transforms that the discriminator sees, in this order.
+        weight: factor of `generator_loss`.
+        optimizer: from parameters to the discriminator's optimizer; default Adam(lr 2e-4, betas (0, 0.99)).
+        scheduler: from that optimizer to a learning-rate scheduler, stepped with it.
+        max_grad_norm: clip the discriminator's gradient to this 2-norm.
+        start_step: `generator_loss` is 0 until so many discriminator steps were counted.
+        discriminator_start_step: the discriminator trains from this step on; default `start_step`.
+        max_skipped: steps in a row that may be skipped because a value is not finite, before NonFiniteError.
+        seed: of the adversary's own random numbers (augmentations, penalties, dropout); default: one draw from
+            torch's global generator. With a seed and a discriminator of your own that generator is never touched.
+
+    Raises:
+        UnknownComponentError, OptionError, PluginError: a component cannot be built.
+        CombinationError: components that cannot work together.
+    """
+
+    def __init__(
+        self,
+        discriminator: Component,
+        loss: Component = "non-saturating",
+        regularizers: Components = (),
+        augmentations: Components = (),
+        *,
+        weight: float = 1.0,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: Callable[[Optimizer], Any] | None = None,
+        max_grad_norm: float | None = None,
+        start_step: int = 0,
+        discriminator_start_step: int | None = None,
+        max_skipped: int = 10,
+        seed: int | None = None,
+    ) -> None:
+        self.loss, _, loss_spec = build("loss", loss)
+        built = build_all("regularizer", regularizers)
+        if isinstance(loss_spec, LossSpec):
+            brought = {name: options for name, options in loss_spec.regularizers.items() if name not in built}
+            built.update(build_all("regularizer", brought))
+        augments = build_all("augmentation", augmentations)
+        self.discriminator, _, spec = build("discriminator", discriminator)
+        check_combination(self.discriminator, spec, built, augments)
+        self.regularizers: dict[str, Any] = {name: made for name, (made, _) in built.items()}
+        self.augmentations: dict[str, nn.Module] = {name: made for name, (made, _) in augments.items()}
+        self.weight = weight
+        self.start_step = start_step
+        self.discriminator_start_step = start_step if discriminator_start_step is None else discriminator_start_step
+        self.max_skipped = max_skipped
+        self.step = 0
+        self._is_image = isinstance(spec, DiscriminatorSpec) and spec.value_range == (-1.0, 1.0) and 2 in spec.dims
+        self._calls = {"generator": 0, "discriminator": 0}
+        self._skipped_in_a_row = 0
+        self._seed = int(torch.randint(2**62, ())) if seed is None else seed
+        self._runtime = Runtime()
+        self._seen_features: tuple[Tensor, int, list[Tensor]] | None = None
+        self._stateful = nn.ModuleDict(
+            {
+                "discriminator": player_of(self.discriminator),
+                "regularizers": nn.ModuleDict({n: r for n, r in self.regularizers.items() if isinstance(r, nn.Module)}),
+            }
+        )
+        parameters = [p for p in self.discriminator.parameters() if p.requires_grad]
+        if not parameters:
+            raise OptionError("no parameter of the discriminator requires gradients; there is nothing to train")
+        self.optimizer = (optimizer or DEFAULT_OPTIMIZER)(parameters)
+        self.scheduler = scheduler(self.optimizer) if scheduler else None
+        self._update = Update(parameters, self.optimizer, max_grad_norm)
+
+    @classmethod
+    def from_recipe(cls, name: str, **changes: Any) -> Adversary:
+        """A paper's whole combination. `changes` are options of the recipe (`advloss show`) or arguments of `Adversary`."""
+        known = options_of(load_target(find("recipe", name)))
+        recipe = create_recipe(name, **{key: value for key, value in changes.items() if key in known})
+        return cls(**{**recipe.adversary_arguments(), **{k: v for k, v in changes.items() if k not in known}})
+
+    def generator_loss(
+        self,
+        fake: Tensor,
+        real: Tensor | None = None,
+        condition: Condition | None = None,
+        *,
+        real_condition: Condition | None = None,
+    ) -> Tensor:
+        """The generator's adversarial loss, weighted: a scalar whose gradient flows into `fake` and nothing else.
+
+        Leaves every parameter, gradient, buffer, flag and random state of the discriminator as it was. Before
+        `start_step` it is 0 and runs no discriminator.
+
+        Args:
+            fake: what the model made `(N, C, ...)`.
+            real: real samples of the same shape; paired losses need them.
+            condition: what `fake` is conditioned on.
+            real_condition: the same for `real`; None means `condition`.
+
+        Raises:
+            InputError: samples or conditions that do not suit the discriminator, or a paired loss without `real`.
+        """
+        self._check(fake, "fake", condition)
+        if real is not None:
+            self._check(real, "real", condition if real_condition is None else real_condition)
+            _inputs.check_pair(real, fake)
+            self._warn_once_about_range(real)
+        if self.step < self.start_step:
+            return fake.new_zeros(())
+        self._check_finite(fake=fake)
+        with self._stream("generator"), self._runtime.autocast():
+            judge = self._judge(frozen=True)
+            fake = fake.to(self._dtype)
+            fake_logits = judge(fake, condition)
+            real_logits: Logits | None = None
+            if getattr(self.loss, "paired", False) and real is not None:
+                with torch.no_grad():
+                    real_logits = judge(real.to(self._dtype), condition if real_condition is None else real_condition)
+            loss = self.weight * self.loss.generator(fake_logits, real_logits)
+        if judge.player is not self.discriminator and not self.augmentations:
+            features = [feature.detach() for feature in judge.features(fake)]
+            self._seen_features = fake.detach(), fake._version, features
+        return loss
+
+    def discriminator_step(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        condition: Condition | None = None,
+        *,
+        fake_condition: Condition | None = None,
+    ) -> Report:
+        """One step of the discriminator on detached samples; inside Accelerate's `accumulate`, one micro-batch of it.
+
+        Args:
+            real: real samples `(N, C, ...)`.
+            fake: what the model made `(M, C, ...)`; it is detached here.
+            condition: what `real` is conditioned on.
+            fake_condition: the same for `fake`; None means `condition`.
+
+        Raises:
+            InputError: samples, conditions or logits that cannot be right. Nothing has changed.
+            NonFiniteError: samples hold NaN or infinity, or more than `max_skipped` steps in a row had to be skipped.
+        """
+        sync = self._runtime.sync
+        if self.step < self.discriminator_start_step:
+            self._check_turn(real, fake, condition, fake_condition, finite=False)
+            report = Report(step=self.step)
+            self.step += sync
+            return report
+        turn = self._take_turn(real, fake, condition, fake_condition)
+        self._update.add(turn.loss, turn.buffers, self._runtime.accumulation_steps)
+        self._calls["discriminator"] += 1
+        if not sync:
+            return self._report(turn)
+        grad_norm, good = self._update.apply(self._runtime, self._stateful)
+        report = self._report(turn, grad_norm, skipped=not good)
+        self.step += 1
+        if good:
+            self._skipped_in_a_row = 0
+            self._after_step(turn)
+        else:
+            self._count_skip(report)
+        return report
+
+    def discriminator_loss(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        condition: Condition | None = None,
+        *,
+        fake_condition: Condition | None = None,
+    ) -> Tensor:
+        """The discriminator's whole loss, for a script that owns the second optimizer. Arguments and errors as above.
+
+        Counts a step, for lazy regularizers; buffers are updated as by any forward.
+
+        Raises:
+            CombinationError: under several processes, where nobody would average the gradients.
+        """
+        if self._runtime.world > 1:
+            raise CombinationError("discriminator_loss does not average gradients over processes; use discriminator_step")
+        turn = self._take_turn(real, fake, condition, fake_condition)
+        commit(self._stateful, turn.buffers)
+        self._calls["discriminator"] += 1
+        self.step += self._runtime.sync
+        return turn.loss
+
+    def prepare(self, accelerator: Any) -> Adversary:
+        """Fit an `accelerate.Accelerator`: its device, precision, accumulation, processes and checkpoints.
+
+        The adversary does not join the accelerator's models: `save_state` and `load_state` carry it in a file of its
+        own, written by the main process without a collective call. Call it once, in every process.
+        """
+        self.to(accelerator.device)
+        self._runtime = _accelerate.attach(self, accelerator)
+        self._update.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self._runtime.half)
+        return self
+
+    def to(self, device: torch.device | str) -> Adversary:
+        """Move everything to `device`."""
+        for module in (self.discriminator, self._stateful, *self.augmentations.values()):
+            module.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on: weights, buffers, optimizer, counters, unfinished accumulation."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "regularizers": {n: r.state_dict() for n, r in self.regularizers.items() if isinstance(r, nn.Module)},
+            "augmentations": {name: module.state_dict() for name, module in self.augmentations.items()},
+            "update": self._update.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "counters": {"step": self.step, "skipped": self._skipped_in_a_row, "seed": self._seed, **self._calls},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned.
+
+        Raises:
+            StateError: it is from an adversary built otherwise, or holds NaN. Nothing has changed.
+        """
+        _state.check_fits(self.state_dict(), state)
+        self.discriminator.load_state_dict(state["discriminator"])
+        for name, module in self._stateful["regularizers"].items():  # type: ignore[operator]
+            module.load_state_dict(state["regularizers"][name])
+        for name, module in self.augmentations.items():
+            module.load_state_dict(state["augmentations"][name])
+        self._update.load_state_dict(state["update"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        counters = state["counters"]
+        self.step, self._skipped_in_a_row, self._seed = counters["step"], counters["skipped"], counters["seed"]
+        self._calls = {player: counters[player] for player in self._calls}
+        self._seen_features = None
+
+    def _take_turn(
+        self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
+    ) -> _Turn:
+        self._check_turn(real, fake, condition, fake_condition)
+        due = {n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0}
+        leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
+        full_precision = any(getattr(r, "second_order", None) for r in due.values())
+        real, fake = real.detach().to(self._dtype), fake.detach().to(self._dtype)
+        real = leaf(real) if "real" in leaves else real
+        fake = leaf(fake) if "fake" in leaves else fake
+        with self._stream("discriminator"), self._runtime.autocast(enabled=not full_precision):
+            judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
+            real_logits = judge(real, condition)
+            fake_logits = judge(fake, condition if fake_condition is None else fake_condition)
+            loss = self.loss.discriminator(real_logits, fake_logits)
+            buffers = {f"discriminator.{name}": buffer for name, buffer in judge.buffers.items()}
+            terms = {}
+            for name, regularizer in due.items():
+                term, scratch = _term(regularizer, judge, real, fake, condition, fake_condition)
+                terms[name] = term * getattr(regularizer, "every", 1)
+                buffers.update({f"regularizers.{name}.{key}": buffer for key, buffer in scratch.items()})
+            loss = sum(terms.values(), start=loss)
+        self._seen_features = None
+        return _Turn(loss, real_logits, fake_logits, terms, buffers)
+
+    def _judge(self, *, frozen: bool = False, feature_leaves: bool = False) -> Judge:
+        return Judge(
+            self.discriminator,
+            self._augment,
+            frozen=frozen,
+            feature_leaves=feature_leaves,
+            known_features=lambda samples: None if frozen else self._known_features(samples),
+        )
+
+    def _augment(self, samples: Tensor) -> Tensor:
+        for augmentation in self.augmentations.values():
+            samples = augmentation(samples)
+        return samples
+
+    def _known_features(self, samples: Tensor) -> list[Tensor] | None:
+        """Features of the fakes that the generator's turn has just computed, unless they have changed since."""
+        if self._seen_features is None or samples.requires_grad:
+            return None
+        seen, version, features = self._seen_features
+        same = samples.data_ptr() == seen.data_ptr() and samples.shape == seen.shape
+        same = same and samples.stride() == seen.stride() and samples.dtype == seen.dtype
+        return features if same and samples._version == version == seen._version else None
+
+    def _after_step(self, turn: _Turn) -> None:
+        if self.scheduler is not None:
+            self.scheduler.step()
+        real_logits, fake_logits = detach(turn.real_logits), detach(turn.fake_logits)
+        for component in (*self.regularizers.values(), *self.augmentations.values()):
+            if hasattr(component, "after_step"):
+                component.after_step(self.discriminator, real_logits, fake_logits)
+
+    def _report(self, turn: _Turn, grad_norm: Tensor | None = None, *, skipped: bool = False) -> Report:
+        real_accuracy, fake_accuracy = _accuracy(self.loss, detach(turn.real_logits), detach(turn.fake_logits))
+        return Report(
+            step=self.step,
+            loss=turn.loss.detach(),
+            real_logits=logit_mean(turn.real_logits).detach(),
+            fake_logits=logit_mean(turn.fake_logits).detach(),
+            real_accuracy=real_accuracy,
+            fake_accuracy=fake_accuracy,
+            regularizers={name: term.detach() for name, term in turn.terms.items()},
+            grad_norm=grad_norm,
+            skipped=skipped,
+        )
+
+    def _count_skip(self, report: Report) -> None:
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row > self.max_skipped:
+            values = {"loss": report.loss, "real logits": report.real_logits, "fake logits": report.fake_logits}
+            values.update({f"regularizer {name!r}": term for name, term in report.regularizers.items()})
+            bad = [n for n, value in values.items() if value is not None and not bool(value.isfinite())] or ["gradient"]
+            raise NonFiniteError(
+                f"{self._skipped_in_a_row} discriminator steps in a row were skipped; not finite: {', '.join(bad)}. "
+                "Weights are as before the first of them. Lower the learning rate, or resume from a checkpoint"
+            )
+
+    def _check_turn(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        condition: Condition | None,
+        fake_condition: Condition | None,
+        finite: bool = True,
+    ) -> None:
+        self._check(real, "real", condition)
+        self._check(fake, "fake", condition if fake_condition is None else fake_condition)
+        _inputs.check_pair(real, fake)
+        if finite:
+            self._check_finite(real=real, fake=fake)
+        self._warn_once_about_range(real)
+
+    def _check(self, samples: Tensor, name: str, condition: Condition | None) -> None:
+        _inputs.check_samples(name, samples, self.discriminator)
+        _inputs.check_device(name, samples, self._update.parameters[0].device)
+        _inputs.check_condition(name, condition, len(samples), self.discriminator)
+
+    def _check_finite(self, **samples: Tensor) -> None:
+        """Where reading a value costs no synchronization and cannot leave other processes waiting."""
+        if self._runtime.world == 1:
+            for name, tensor in samples.items():
+                if tensor.device.type == "cpu":
+                    _inputs.check_finite(name, tensor)
+
+    def _warn_once_about_range(self, real: Tensor) -> None:
+        if self._is_image and real.ndim == 4:
+            _inputs.warn_about_range(real)
+        self._is_image = False
+
+    def _stream(self, player: str) -> Any:
+        device = self._update.parameters[0].device
+        call = self._calls[player]
+        if player == "generator":
+            self._calls[player] += 1
+        return random_stream(device, self._seed, self._runtime.rank, player, call)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._update.parameters[0].dtype
+
+
+def _term(
+    regularizer: Any,
+    judge: Judge,
+    real: Tensor,
+    fake: Tensor,
+    condition: Condition | None,
+    fake_condition: Condition | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A regularizer's term, and its buffers as it left scratch copies of them."""
+    args = (judge, real, fake, condition)
+    if fake_condition is not None and fake_condition is not condition:
+        args += (fake_condition,)  # type: ignore[assignment]
+    scratch = {n: b.clone() for n, b in regularizer.named_buffers()} if isinstance(regularizer, nn.Module) else {}
+    return (functional_call(regularizer, scratch, args) if scratch else regularizer(*args)), scratch
+
+
+def _accuracy(loss: Any, real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    accuracy = getattr(loss, "accuracy", None) or functools.partial(Loss.accuracy, loss)
+    pairs = [accuracy(r, f) for r, f in zip(as_scales(real), as_scales(fake))]
+    real_shares, fake_shares = zip(*pairs)
+    return torch.stack(real_shares).mean(), torch.stack(fake_shares).mean()

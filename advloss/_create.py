@@ -1,0 +1,164 @@
+"""From a name and options to a component; the third stage of discovery."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import nn
+
+from advloss._recipe import Component, Recipe
+from advloss._registry import OK, Entry, find, install_line
+from advloss.errors import OptionError, PluginError
+from advloss.specs import Kind, Spec
+
+if TYPE_CHECKING:
+    from advloss._loss import Loss
+
+
+def create_discriminator(name: str, **options: Any) -> nn.Module:
+    """Build a discriminator: `module(samples, condition=None)` -> logits.
+
+    Raises:
+        UnknownComponentError: no discriminator has this name, or several have.
+        OptionError: it takes no such option, or not this value.
+        PluginError: its plugin or a package that it needs cannot be loaded.
+    """
+    return cast(nn.Module, create("discriminator", name, options))
+
+
+def create_loss(name: str, **options: Any) -> Loss:
+    """Build a loss. Raises as `create_discriminator` does."""
+    return cast("Loss", create("loss", name, options))
+
+
+def create_regularizer(name: str, **options: Any) -> nn.Module:
+    """Build a regularizer: `regularizer(discriminator, real, fake, condition=None)` -> the weighted term.
+
+    Raises as `create_discriminator` does.
+    """
+    return cast(nn.Module, create("regularizer", name, options))
+
+
+def create_augmentation(name: str, **options: Any) -> nn.Module:
+    """Build an augmentation: `augmentation(samples)` -> samples. Raises as `create_discriminator` does."""
+    return cast(nn.Module, create("augmentation", name, options))
+
+
+def create_recipe(name: str, **options: Any) -> Recipe:
+    """A paper's combination, with the settings that the recipe leaves open. Raises as `create_discriminator` does."""
+    return cast(Recipe, create("recipe", name, options))
+
+
+def create(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
+    """Build the component of this kind and name."""
+    entry = find(kind, name)
+    target = load_target(entry)
+    _check_options(entry, target, options)
+    made = target(**options)
+    _check_type(entry, made)
+    return made
+
+
+def build(kind: Kind, component: Component) -> tuple[Any, str, Spec | None]:
+    """`component` (a name, a `(name, options)` pair, or an object) as the object, its name, and its spec if it has one."""
+    if isinstance(component, str):
+        return create(kind, component, {}), component, find(kind, component).spec
+    if isinstance(component, tuple) and len(component) == 2 and isinstance(component[0], str):
+        name, options = component
+        if not isinstance(options, Mapping):
+            raise OptionError(f"options of {kind} {name!r} are {options!r}; give a mapping, as in ({name!r}, {{...}})")
+        return create(kind, name, options), name, find(kind, name).spec
+    wrong = _wrong_type(kind, component)
+    if wrong:
+        raise OptionError(f"{kind}={component!r}: give a name, a (name, options) pair, or an object; {wrong}")
+    return component, type(component).__name__, None
+
+
+def build_all(
+    kind: Kind, components: Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
+) -> dict[str, tuple[Any, Spec | None]]:
+    """Several components by name, from a mapping of options, a sequence of components, or one component."""
+    given: Iterable[Component]
+    if isinstance(components, Mapping):
+        given = list(components.items())
+    elif isinstance(components, str) or not isinstance(components, Sequence):
+        given = [components]
+    elif len(components) == 2 and isinstance(components[0], str) and isinstance(components[1], Mapping):
+        given = [tuple(components)]
+    else:
+        given = components
+    built: dict[str, tuple[Any, Spec | None]] = {}
+    for component in given:
+        made, name, spec = build(kind, component)
+        if name in built:
+            raise OptionError(f"{kind} {name!r} is given twice")
+        built[name] = made, spec
+    return built
+
+
+def load_target(entry: Entry) -> Callable[..., Any]:
+    """Import what `entry` names."""
+    if entry.status != OK:
+        raise PluginError(f"{entry.kind} {entry.full_name} ({entry.distribution}) cannot be used: {entry.status}")
+    if entry.target is not None:
+        return entry.target
+    assert entry.spec is not None
+    module, _, attribute = entry.spec.target.partition(":")
+    try:
+        target = attrgetter(attribute)(importlib.import_module(module))
+    except Exception as error:
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and entry.spec.requires:
+            hint = f". Try: {install_line(entry.spec, entry.distribution.split()[0])}"
+        raise PluginError(
+            f"{entry.kind} {entry.full_name} ({entry.distribution}) cannot be imported from {entry.spec.target}: "
+            f"{type(error).__name__}: {error}{hint}"
+        ) from error
+    if not callable(target):
+        raise PluginError(f"{entry.spec.target} of {entry.full_name} ({entry.distribution}) is no class or function")
+    return cast(Callable[..., Any], target)
+
+
+def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The options that a target takes, by name."""
+    return dict(inspect.signature(target).parameters)
+
+
+def _check_options(entry: Entry, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    known = options_of(target)
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+                raise OptionError(f"{entry.kind} {entry.name!r} has no option {name!r}; {hint}")
+    missing = [
+        name
+        for name, p in known.items()
+        if p.default is p.empty and name not in options and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    if missing:
+        raise OptionError(f"{entry.kind} {entry.name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
+
+
+def _wrong_type(kind: Kind, made: Any) -> str | None:
+    """Why `made` cannot serve as this kind, or None."""
+    if kind in ("discriminator", "augmentation"):
+        return None if isinstance(made, nn.Module) else f"a {kind} is a torch.nn.Module, this is a {type(made).__name__}"
+    if kind == "loss":
+        missing = [name for name in ("discriminator", "generator") if not callable(getattr(made, name, None))]
+        return f"a loss has methods discriminator and generator, this has no {' and no '.join(missing)}" if missing else None
+    if kind == "regularizer":
+        return None if callable(made) else f"a regularizer is callable, this is a {type(made).__name__}"
+    return None if isinstance(made, Recipe) else f"a recipe function returns an advloss.Recipe, this is a {type(made).__name__}"
+
+
+def _check_type(entry: Entry, made: Any) -> None:
+    wrong = _wrong_type(cast(Kind, entry.kind), made)
+    if wrong:
+        raise PluginError(f"{entry.full_name} ({entry.distribution}) is broken: {wrong}")

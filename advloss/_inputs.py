@@ -1,0 +1,142 @@
+"""What cannot be right is refused here, before any state changes.
+
+A discriminator says what it takes by int attributes named as its options: `dims`, `in_channels`, `in_features`,
+`resolution`, `smallest`, `num_classes`, `num_steps`, `condition_features`, `condition_channels`. What it does not
+say is not checked.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advloss._condition import Condition
+from advloss.errors import InputError, NonFiniteError
+
+_CONDITIONS = {
+    "class": "num_classes",
+    "time": "num_steps",
+    "vector": "condition_features",
+    "image": "condition_channels",
+}
+
+
+def check_samples(name: str, samples: Any, discriminator: nn.Module) -> None:
+    """Raise InputError unless `samples` suit `discriminator`."""
+    if not isinstance(samples, Tensor):
+        raise InputError(f"{name} samples are a {type(samples).__name__}; give a torch.Tensor")
+    shape = tuple(samples.shape)
+    if not samples.is_floating_point():
+        raise InputError(f"{name} samples are {samples.dtype}; give floats, images scaled to [-1, 1]: x / 127.5 - 1")
+    if samples.ndim < 2 or samples.numel() == 0:
+        raise InputError(f"{name} samples have shape {shape}; give a batch (N, channels, ...) or (N, features), N >= 1")
+    dims = _declared(discriminator, "dims")
+    channels = _declared(discriminator, "in_channels" if dims != 0 else "in_features")
+    if dims is not None and samples.ndim != dims + 2:
+        raise InputError(f"{name} samples have shape {shape}; this discriminator takes {_shape_words(dims, channels)}")
+    if channels is not None and shape[1] != channels:
+        hint = ""
+        if samples.ndim > 2 and shape[-1] == channels:
+            hint = "; they look channels-last: permute them to channels-first"
+        raise InputError(f"{name} samples have shape {shape}; this discriminator takes {_shape_words(dims, channels)}{hint}")
+    _check_size(name, shape, discriminator)
+
+
+def check_pair(real: Tensor, fake: Tensor) -> None:
+    """Raise InputError unless real and fake samples differ in their number at most."""
+    if real.shape[1:] != fake.shape[1:]:
+        raise InputError(f"real samples have shape {tuple(real.shape)}, fake ones {tuple(fake.shape)}; only N may differ")
+
+
+def check_device(name: str, samples: Tensor, device: torch.device) -> None:
+    """Raise InputError unless `samples` are where the discriminator is."""
+    if samples.device != device:
+        raise InputError(
+            f"{name} samples are on {samples.device}, the discriminator on {device}: call adversary.to({str(samples.device)!r}) "
+            "or adversary.prepare(accelerator)"
+        )
+
+
+def check_condition(name: str, condition: Condition | None, count: int, discriminator: nn.Module) -> None:
+    """Raise InputError unless `condition` is what `discriminator` was built for."""
+    takes = {kind: size for kind, attr in _CONDITIONS.items() if (size := _declared(discriminator, attr))}
+    says = any(hasattr(discriminator, attr) for attr in _CONDITIONS.values())
+    if condition is None:
+        if takes:
+            raise InputError(f"the {name} condition is missing; this discriminator was built with {_options(takes)}")
+        return
+    if says and not takes:
+        raise InputError(
+            f"a {name} condition is given, but this discriminator was built without one; "
+            f"build it with {' or '.join(f'{attr}=' for attr in _CONDITIONS.values() if hasattr(discriminator, attr))}"
+        )
+    parts = condition if isinstance(condition, Mapping) else {"": condition}
+    if isinstance(condition, Mapping) and takes.keys() - condition.keys():
+        missing = ", ".join(sorted(takes.keys() - condition.keys()))
+        raise InputError(f"the {name} condition lacks {missing}; this discriminator was built with {_options(takes)}")
+    if not isinstance(condition, Mapping) and len(takes) > 1:
+        raise InputError(f"the {name} condition is one tensor; give a mapping with {', '.join(takes)}")
+    for key, part in parts.items():
+        kind = key or next(iter(takes), "")
+        _check_part(f"{name} condition" + (f"[{key!r}]" if key else ""), part, count, kind, takes.get(kind))
+
+
+def check_finite(name: str, samples: Tensor) -> None:
+    """Raise NonFiniteError when `samples` hold NaN or infinity. A sum finds them in one pass."""
+    if not math.isfinite(samples.detach().sum()) and not bool(torch.isfinite(samples).all()):
+        bad = int((~torch.isfinite(samples)).flatten(1).any(1).sum())
+        raise NonFiniteError(f"{name} samples hold NaN or infinity, in {bad} of {len(samples)} samples; look at their maker")
+
+
+def warn_about_range(real: Tensor) -> None:
+    """Warn when images declared as [-1, 1] look like [0, 1] or [0, 255]."""
+    low, high = real.detach().aminmax()
+    if low >= 0 and high > 0.05:
+        seen = "[0, 1]" if high <= 1 else "[0, 255]" if high > 2 else f"[0, {float(high):.2g}]"
+        warnings.warn(f"real images look like {seen}, where [-1, 1] is expected: scale them (x * 2 - 1)", stacklevel=4)
+
+
+def _check_size(name: str, shape: tuple[int, ...], discriminator: nn.Module) -> None:
+    sides = shape[2:]
+    resolution, smallest = _declared(discriminator, "resolution"), _declared(discriminator, "smallest")
+    if resolution is not None and any(side != resolution for side in sides):
+        raise InputError(f"{name} samples have sides {sides}; this discriminator was built for resolution={resolution}")
+    if smallest is not None and any(side < smallest for side in sides):
+        raise InputError(f"{name} samples have sides {sides}; this discriminator needs at least {smallest}: lower its depth")
+
+
+def _check_part(name: str, part: Any, count: int, kind: str, size: int | None) -> None:
+    if not isinstance(part, Tensor):
+        raise InputError(f"the {name} is a {type(part).__name__}; give a torch.Tensor")
+    if part.ndim == 0 or len(part) != count:
+        raise InputError(f"the {name} has shape {tuple(part.shape)} for {count} samples; give one entry a sample")
+    if size is None:
+        return
+    if kind in ("class", "time"):
+        if part.is_floating_point() or part.dtype == torch.bool or part.ndim != 1:
+            raise InputError(f"the {name} is {part.dtype} of shape {tuple(part.shape)}; give class indices (N,), int64")
+        if part.device.type == "cpu" and (part.min() < 0 or part.max() >= size):
+            raise InputError(f"the {name} has labels {int(part.min())} to {int(part.max())}; there are classes 0 to {size - 1}")
+    elif part.ndim < 2 or part.shape[1] != size:
+        raise InputError(f"the {name} has shape {tuple(part.shape)}; this discriminator was built for {size} {kind} channels")
+
+
+def _declared(discriminator: nn.Module, name: str) -> int | None:
+    value = getattr(discriminator, name, None)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _options(takes: Mapping[str, int]) -> str:
+    return ", ".join(f"{_CONDITIONS[kind]}={size}" for kind, size in takes.items())
+
+
+def _shape_words(dims: int | None, channels: int | None) -> str:
+    if dims == 0:
+        return f"(N, {channels if channels is not None else 'features'})"
+    sides = ", ".join(("length",) if dims == 1 else ("depth", "height", "width")[3 - dims :]) if dims else "..."
+    return f"(N, {channels if channels is not None else 'channels'}, {sides})"

@@ -1,0 +1,100 @@
+"""The discriminator as one step sees it.
+
+It runs on scratch copies of its buffers, so that a step that fails, is skipped or belongs to the generator leaves
+spectral norm's vectors and batch norm's statistics alone; what it was asked it remembers, so that a regularizer
+that looks at the same samples as the loss costs no second forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from advloss._condition import Condition
+from advloss._features import FeatureDiscriminator
+from advloss._logits import Logits
+
+FeatureMemo = Callable[[Tensor], "list[Tensor] | None"]
+
+
+class Judge:
+    """Call it as the discriminator: ``judge(samples, condition)``. Other attributes are the discriminator's own.
+
+    Args:
+        discriminator: the module.
+        augment: applied to samples first.
+        frozen: parameters are constants: no weight gradient is computed (the generator's turn).
+        feature_leaves: hand features out as leaves, for a regularizer that differentiates by them.
+        known_features: features of samples that were computed before, or None.
+
+    Attributes:
+        player: the part that trains: the discriminator, or the heads of one with frozen features.
+        buffers: the scratch copies of the player's buffers, as the calls so far have left them.
+    """
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        augment: Callable[[Tensor], Tensor],
+        *,
+        frozen: bool = False,
+        feature_leaves: bool = False,
+        known_features: FeatureMemo = lambda samples: None,
+    ) -> None:
+        self._module = discriminator
+        self._augment = augment
+        self._feature_leaves = feature_leaves
+        self._known_features = known_features
+        self.player = player_of(discriminator)
+        self.buffers = {name: buffer.clone() for name, buffer in self.player.named_buffers()}
+        self._overrides: dict[str, Tensor] = dict(self.buffers)
+        if frozen:
+            self._overrides.update((name, p.detach()) for name, p in self.player.named_parameters())
+        self._memo: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+    def __call__(self, samples: Tensor, condition: Condition | None = None) -> Logits:
+        return self._remember("logits", self._logits, samples, condition)
+
+    def features(self, samples: Tensor) -> list[Tensor]:
+        """Frozen features of `samples`; without a graph unless `samples` require gradients."""
+        return self._remember("features", self._features, samples)
+
+    def heads(self, features: list[Tensor], condition: Condition | None = None) -> Logits:
+        """Logits from features, by the trained heads."""
+        return self._remember("heads", self._run, features, condition)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def _remember(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
+        key = (what, torch.is_grad_enabled(), *map(id, args))
+        if key not in self._memo:
+            self._memo[key] = (*args, function(*args))  # holding the arguments keeps their ids their own
+        return self._memo[key][-1]
+
+    def _logits(self, samples: Tensor, condition: Condition | None) -> Logits:
+        if self.player is self._module:
+            return self._run(self._augment(samples), condition)
+        return self.heads(self.features(samples), condition)
+
+    def _features(self, samples: Tensor) -> list[Tensor]:
+        features = self._known_features(samples)
+        if features is None:
+            with torch.set_grad_enabled(samples.requires_grad and torch.is_grad_enabled()):
+                features = self._module.features(self._augment(samples))  # type: ignore[operator]
+        if self._feature_leaves and not samples.requires_grad:
+            features = [feature.detach().requires_grad_() for feature in features]
+        return features
+
+    def _run(self, inputs: Tensor | list[Tensor], condition: Condition | None) -> Logits:
+        args = (inputs,) if condition is None else (inputs, condition)
+        return functional_call(self.player, self._overrides, args) if self._overrides else self.player(*args)
+
+
+def player_of(discriminator: nn.Module) -> nn.Module:
+    """The part of a discriminator that trains."""
+    return discriminator.heads if isinstance(discriminator, FeatureDiscriminator) else discriminator

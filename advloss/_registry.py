@@ -1,0 +1,227 @@
+"""The catalogue: which components there are, found in three stages.
+
+1. Metadata: the entry points of the group ``advloss``, read without importing anything.
+2. Hooks: each plugin's hook module is imported on its own, guarded, and returns specs.
+3. Targets: a component's class is imported when it is built (`_create`).
+
+A plugin that fails is a row with a one-line reason and hides no other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import pluggy
+
+from advloss import hookspecs
+from advloss.errors import UnknownComponentError
+from advloss.specs import API_VERSION, SPEC_OF, Kind, Spec
+
+GROUP = "advloss"
+BUILT_IN = "advloss"
+SCRIPT = "script"
+OK = "ok"
+
+_HOOKS: dict[Kind, str] = {
+    "discriminator": "advloss_discriminators",
+    "loss": "advloss_losses",
+    "regularizer": "advloss_regularizers",
+    "augmentation": "advloss_augmentations",
+    "recipe": "advloss_recipes",
+}
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the catalogue: a component, or a plugin that could not be loaded (`kind` ``"plugin"``).
+
+    `status` is ``"ok"`` or one line that says what is wrong; `distribution` is a name with its version;
+    `target` is what an in-script registration holds in its hand.
+    """
+
+    kind: str
+    name: str
+    plugin: str
+    summary: str
+    status: str
+    distribution: str
+    spec: Spec | None = None
+    target: Callable[..., Any] | None = None
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.plugin}/{self.name}"
+
+
+_script: dict[tuple[str, str], Entry] = {}
+
+
+def list_components(kind: Kind | None = None, pattern: str = "*") -> list[Entry]:
+    """Rows of the catalogue, sorted by kind and name.
+
+    Args:
+        kind: ``"discriminator"``, ``"loss"``, ``"regularizer"``, ``"augmentation"`` or ``"recipe"``; None for all,
+            plugins that could not be loaded among them.
+        pattern: a shell-style pattern that the short or the full name must match.
+    """
+    if kind is not None and kind not in _HOOKS:
+        raise UnknownComponentError(f"no kind of component is called {kind!r}; there are {', '.join(_HOOKS)}")
+    rows = [
+        row
+        for row in (*_installed(), *_script.values())
+        if kind in (None, row.kind) and (fnmatch(row.name, pattern) or fnmatch(row.full_name, pattern))
+    ]
+    return sorted(rows, key=lambda row: (row.kind, row.name, row.plugin))
+
+
+def find(kind: Kind, name: str) -> Entry:
+    """The row that `name` (short, or ``"plugin/name"``) stands for, whatever its status.
+
+    Raises:
+        UnknownComponentError: none has this name, or several plugins provide the short one.
+    """
+    rows = list_components(kind)
+    matches = [row for row in rows if name in (row.name, row.full_name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        given = " and ".join(f"{row.full_name} ({row.distribution})" for row in matches)
+        raise UnknownComponentError(f"{kind} {name!r} is provided by {given}; write the full name of the one you mean")
+    raise UnknownComponentError(f"no {kind} is called {name!r}. {_nearest(name, rows)}{_broken()}")
+
+
+def refresh() -> None:
+    """Read the installed plugins again at the next look-up (after installing one in a running session)."""
+    _installed.cache_clear()
+
+
+def _nearest(name: str, rows: list[Entry]) -> str:
+    names = sorted({row.name for row in rows})
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        return "Did you mean " + " or ".join(repr(n) for n in near) + "?"
+    return f"There are: {', '.join(names)}." if names else "No plugin provides any; is advloss installed (pip install)?"
+
+
+def _broken() -> str:
+    broken = [f"{row.plugin} ({row.status})" for row in _installed() if row.kind == "plugin"]
+    return f" Plugins that could not be loaded: {'; '.join(broken)}." if broken else ""
+
+
+@cache
+def _installed() -> tuple[Entry, ...]:
+    points = {(ep.name, ep.value, _distribution(ep)): ep for ep in entry_points(group=GROUP)}.values()
+    only = {name.strip() for name in os.environ.get("ADVLOSS_PLUGINS", "").split(",")} - {""}
+    built_in_only = os.environ.get("ADVLOSS_DISABLE_PLUGINS", "") not in ("", "0")
+    chosen = [
+        ep
+        for ep in points
+        if (not only or ep.name in only) and not (built_in_only and ep.dist and ep.dist.name != BUILT_IN)
+    ]
+    owners = Counter(ep.name for ep in chosen)
+    rows: list[Entry] = []
+    for ep in chosen:
+        if owners[ep.name] > 1:
+            others = " and ".join(sorted(_distribution(other) for other in chosen if other.name == ep.name))
+            rows.append(_failed(ep, f"entry point {ep.name!r} is claimed by {others}; uninstall one"))
+        else:
+            rows.extend(_load(ep))
+    return tuple(rows)
+
+
+def _load(ep: EntryPoint) -> list[Entry]:
+    """A plugin's rows. One PluginManager a plugin: a failure in one stays there."""
+    try:
+        manager = pluggy.PluginManager(GROUP)
+        manager.add_hookspecs(hookspecs)
+        manager.register(ep.load(), ep.name)
+        manager.check_pending()
+        rows = [
+            _row(ep, kind, spec)
+            for kind, hook in _HOOKS.items()
+            for specs in getattr(manager.hook, hook)()
+            for spec in _checked(specs, kind, hook)
+        ]
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does on import
+        return [_failed(ep, _one_line(error))]
+    times = Counter((row.kind, row.name) for row in rows)
+    return [
+        replace(row, status=f"declared {n} times in this plugin") if (n := times[row.kind, row.name]) > 1 else row
+        for row in rows
+    ]
+
+
+def _checked(specs: Iterable[Spec], kind: Kind, hook: str) -> Iterable[Spec]:
+    if isinstance(specs, Spec):
+        raise TypeError(f"{hook} returned one {type(specs).__name__}; return a list of them")
+    for spec in specs:
+        if not isinstance(spec, SPEC_OF[kind]):
+            raise TypeError(f"{hook} returned a {type(spec).__name__}; return {SPEC_OF[kind].__name__} objects")
+        yield spec
+
+
+def _row(ep: EntryPoint, kind: Kind, spec: Spec) -> Entry:
+    status = OK
+    if spec.api != API_VERSION:
+        status = f"written for plugin API {spec.api}; this advloss speaks {API_VERSION}"
+    elif missing := [name for name in spec.requires if find_spec(name.partition(".")[0]) is None]:
+        status = f"needs {', '.join(missing)}: {install_line(spec, ep.dist.name if ep.dist else GROUP)}"
+    return Entry(kind, spec.name, ep.name, spec.summary, status, _distribution(ep), spec)
+
+
+def install_line(spec: Spec, distribution: str) -> str:
+    """What brings a component's missing packages."""
+    return f"pip install '{distribution}[{spec.extra}]'" if spec.extra else f"pip install {' '.join(spec.requires)}"
+
+
+def _failed(ep: EntryPoint, reason: str) -> Entry:
+    return Entry("plugin", ep.name, ep.name, "could not be loaded", reason, _distribution(ep))
+
+
+def _distribution(ep: EntryPoint) -> str:
+    return f"{ep.dist.name} {ep.dist.version}" if ep.dist else "unknown distribution"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def _register(kind: Kind, name: str, declared: dict[str, Any]) -> Callable[[T], T]:
+    def decorate(target: T) -> T:
+        summary = declared.pop("summary", (target.__doc__ or "registered in this script").strip().splitlines()[0])
+        spec = SPEC_OF[kind](name=name, target=f"{SCRIPT}:{target.__name__}", summary=summary, **declared)
+        _script[kind, name] = Entry(kind, name, SCRIPT, summary, OK, "this script", spec, target)
+        return target
+
+    return decorate
+
+
+def register_discriminator(name: str, **declared: Any) -> Callable[[T], T]:
+    """Class decorator: `name` is a discriminator from here on. `declared` are fields of `DiscriminatorSpec`."""
+    return _register("discriminator", name, declared)
+
+
+def register_loss(name: str, **declared: Any) -> Callable[[T], T]:
+    """Class decorator: `name` is a loss from here on. `declared` are fields of `LossSpec`."""
+    return _register("loss", name, declared)
+
+
+def register_regularizer(name: str, **declared: Any) -> Callable[[T], T]:
+    """Class decorator: `name` is a regularizer from here on. `declared` are fields of `RegularizerSpec`."""
+    return _register("regularizer", name, declared)
+
+
+def register_augmentation(name: str, **declared: Any) -> Callable[[T], T]:
+    """Class decorator: `name` is an augmentation from here on. `declared` are fields of `AugmentationSpec`."""
+    return _register("augmentation", name, declared)

@@ -1,0 +1,40 @@
+"""What one discriminator step did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The typed result of `Adversary.discriminator_step`. Tensors are scalars that stay on the device until read.
+
+    Attributes:
+        step: discriminator steps counted before this one.
+        loss: the whole loss, regularizers included; None before the start step.
+        real_logits, fake_logits: means over all logits.
+        real_accuracy, fake_accuracy: shares of logits on their right side, as the loss decides.
+        regularizers: the weighted terms that were due, by name, each times its `every`.
+        grad_norm: 2-norm of the gradient before clipping; None while gradients accumulate.
+        skipped: True when no update was made because a value was not finite.
+    """
+
+    step: int
+    loss: Tensor | None = None
+    real_logits: Tensor | None = None
+    fake_logits: Tensor | None = None
+    real_accuracy: Tensor | None = None
+    fake_accuracy: Tensor | None = None
+    regularizers: Mapping[str, Tensor] = field(default_factory=dict)
+    grad_norm: Tensor | None = None
+    skipped: bool = False
+
+    def as_dict(self) -> dict[str, float]:
+        """Numbers for a tracker; what was not computed in this step is left out. Reads the tensors (synchronizes)."""
+        names = ("loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy", "grad_norm")
+        values = {name: float(value) for name in names if (value := getattr(self, name)) is not None}
+        values.update({f"regularizers/{name}": float(term) for name, term in self.regularizers.items()})
+        return {"step": float(self.step), "skipped": float(self.skipped), **values}

@@ -1,0 +1,66 @@
+"""Where a step runs: alone, or under Accelerate (precision, accumulation, ranks)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Runtime:
+    """One process, full precision, a step at every call."""
+
+    rank = 0
+    world = 1
+    sync = True
+    accumulation_steps = 1
+    half = False
+
+    def autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
+        """The precision of a forward."""
+        return nullcontext()
+
+    def mean(self, flat: Tensor) -> Tensor:
+        """`flat` averaged over ranks."""
+        return flat
+
+
+class Accelerated(Runtime):
+    """What an `accelerate.Accelerator` says. Gradients are averaged by its `reduce`, once a step, in one call.
+
+    No DistributedDataParallel wraps the discriminator: a step has several forwards, double backwards and lazy
+    terms, which its hooks were not made for, and one flat reduction makes every rank see the same values.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        return int(self._accelerator.process_index)
+
+    @property
+    def world(self) -> int:  # type: ignore[override]
+        return int(self._accelerator.num_processes)
+
+    @property
+    def sync(self) -> bool:  # type: ignore[override]
+        return bool(self._accelerator.sync_gradients)
+
+    @property
+    def accumulation_steps(self) -> int:  # type: ignore[override]
+        return int(self._accelerator.gradient_accumulation_steps)
+
+    @property
+    def half(self) -> bool:  # type: ignore[override]
+        return bool(self._accelerator.mixed_precision == "fp16")
+
+    def autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
+        if enabled:
+            return self._accelerator.autocast()  # type: ignore[no-any-return]
+        return torch.autocast(self._accelerator.device.type, enabled=False)
+
+    def mean(self, flat: Tensor) -> Tensor:
+        return self._accelerator.reduce(flat, reduction="mean") if self.world > 1 else flat

@@ -1,0 +1,133 @@
+"""Saved state: tensors in safetensors, the rest as JSON in its header. No pickle.
+
+A file appears whole or not at all: it is written under a temporary name, flushed and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from advloss.errors import StateError
+
+FORMAT = "advloss-state-1"
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write a nested state (mappings, sequences, numbers, strings, tensors) to `path`."""
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_pack(state, tensors, ""))
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        save_file(tensors, temporary, metadata={"format": FORMAT, "tree": tree})
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> Any:
+    """Read what `save` wrote; tensors are on the CPU.
+
+    Raises:
+        StateError: no such file, or not one that `save` wrote.
+    """
+    if not path.is_file():
+        raise StateError(f"{path} is missing: this checkpoint was saved without the adversary, or is incomplete")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != FORMAT:
+            raise StateError(f"{path} has format {metadata.get('format')!r}; expected {FORMAT!r}")
+        return _unpack(json.loads(metadata["tree"]), tensors)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, StateError):
+            raise
+        raise StateError(f"{path} is damaged ({type(error).__name__}: {error}); use an older checkpoint") from error
+
+
+def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise StateError unless `given` has the parts, tensor names and shapes of `own`, and finite weights.
+
+    The optimizer's moments and an unfinished accumulation come and go, so they are checked against the parameters.
+    """
+    if not isinstance(given, Mapping) or own.keys() != given.keys():
+        found = sorted(given) if isinstance(given, Mapping) else type(given).__name__
+        raise StateError(f"an adversary's state has {sorted(own)}; given: {found}")
+    for part in ("discriminator", "regularizers", "augmentations"):
+        mine, theirs = dict(_flat(own[part])), dict(_flat(given[part]))
+        if mine.keys() != theirs.keys():
+            names = sorted(mine.keys() ^ theirs.keys())
+            raise StateError(f"{part}: only one of the two has {', '.join(names[:5])}; build the adversary as it was")
+        for name, tensor in mine.items():
+            other = theirs[name]
+            if not isinstance(other, Tensor) or tensor.shape != other.shape:
+                shape = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
+                raise StateError(f"{part}: {name} is {tuple(tensor.shape)} here, {shape} in the state")
+            if other.is_floating_point() and not bool(other.isfinite().all()):
+                raise StateError(f"{part}: {name} holds NaN or infinity in the state; use an older checkpoint")
+    if own["counters"].keys() != given["counters"].keys() or own["update"].keys() != given["update"].keys():
+        raise StateError("counters or optimizer of the state are from another version of advloss")
+    groups, other_groups = (s["update"]["optimizer"]["param_groups"] for s in (own, given))
+    if [len(g["params"]) for g in groups] != [len(g["params"]) for g in other_groups]:
+        raise StateError("the optimizer's parameter groups differ; build the adversary as it was")
+    if (own["scheduler"] is None) != (given["scheduler"] is None):
+        raise StateError("only one of the two has a scheduler; build the adversary as it was")
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _pack(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
+    """JSON for `value`: every tensor moves to `tensors`; tuples and mappings keep their types and key types."""
+    if isinstance(value, Tensor):
+        tensors[place] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": place}
+    if isinstance(value, Mapping):
+        items = [[_pack_key(key), _pack(item, tensors, f"{place}/{key}")] for key, item in value.items()]
+        return {"mapping": items}
+    if isinstance(value, (list, tuple)):
+        items = [_pack(item, tensors, f"{place}/{i}") for i, item in enumerate(value)]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise StateError(f"{place} is a {type(value).__name__}; state holds numbers, strings, tensors and collections of them")
+
+
+def _pack_key(key: Any) -> Any:
+    if isinstance(key, (int, str)) and not isinstance(key, bool):
+        return key
+    raise StateError(f"state has the key {key!r}; keys are strings or whole numbers")
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_unpack(item, tensors) for item in content)
+    if kind == "mapping":
+        return {key: _unpack(item, tensors) for key, item in content}
+    raise ValueError(f"unknown entry {kind!r}")

@@ -1,0 +1,5 @@
+"""What a discriminator can be shown of real and fake samples alike."""
+
+from advloss.lazy import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,0 +1,2 @@
+from ._diffaugment import DiffAugment as DiffAugment
+from ._instance_noise import InstanceNoise as InstanceNoise

@@ -1,0 +1,11 @@
+from ._dcgan import DCGANDiscriminator as DCGANDiscriminator
+from ._minibatch_std import MinibatchStd as MinibatchStd
+from ._mlp import MLPDiscriminator as MLPDiscriminator
+from ._multiscale import MultiscaleDiscriminator as MultiscaleDiscriminator
+from ._patch import PatchDiscriminator as PatchDiscriminator
+from ._projection import ProjectionDiscriminator as ProjectionDiscriminator
+from ._r3gan import R3GANDiscriminator as R3GANDiscriminator
+from ._spectral_norm import SpectralNormDiscriminator as SpectralNormDiscriminator
+from ._stylegan2 import StyleGAN2Discriminator as StyleGAN2Discriminator
+from ._unet import UNetDiscriminator as UNetDiscriminator
+from ._vgg import VGGDiscriminator as VGGDiscriminator

@@ -1,0 +1,26 @@
+"""Saturating (minimax) logistic loss (Goodfellow et al. 2014)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from advloss import Loss
+
+
+@final
+class Saturating(Loss):
+    """The minimax game as first written: the generator maximizes what the discriminator minimizes.
+
+    ``L_D = E sp(-D(x)) + E sp(D(G(z)))``, ``L_G = -E sp(D(G(z)))`` with sp = softplus on raw logits
+    (arXiv:1406.2661, eq. 1). The generator's gradient vanishes where its samples are told apart easily;
+    `NonSaturating` is what is used in practice.
+    """
+
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(-real).mean() + softplus(fake).mean()
+
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        return -softplus(fake).mean()
