@@ -14,6 +14,7 @@ from ._logits import detach as detach
 from ._logits import logit_mean as logit_mean
 from ._logits import logit_sum as logit_sum
 from ._loss import Loss as Loss
+from ._recipe import MakeOptimizer as MakeOptimizer
 from ._recipe import Recipe as Recipe
 from ._registry import Entry as Entry
 from ._registry import list_components as list_components

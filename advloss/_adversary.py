@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.optim import Optimizer
 
 from advloss import _accelerate, _inputs, _state
 from advloss._condition import Condition
 from advloss._create import build, build_all, create_recipe, load_target, options_of
 from advloss._judge import Judge, player_of
-from advloss._logits import Logits, as_scales, detach, logit_mean
-from advloss._loss import Loss
+from advloss._logits import Logits, detach
 from advloss._random import random_stream
 from advloss._recipe import Component, MakeOptimizer
 from advloss._registry import find
@@ -24,22 +23,13 @@ from advloss._regularizer import leaf
 from advloss._report import Report
 from advloss._rules import check_combination
 from advloss._runtime import Runtime
+from advloss._turn import Turn, not_finite, report_of, take_turn
 from advloss._update import Update, commit
 from advloss.errors import CombinationError, NonFiniteError, OptionError
 from advloss.specs import DiscriminatorSpec, LossSpec
 
 Components = Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99))
-
-
-class _Turn(NamedTuple):
-    """What the discriminator made of one batch."""
-
-    loss: Tensor
-    real_logits: Logits
-    fake_logits: Logits
-    terms: dict[str, Tensor]
-    buffers: dict[str, Tensor]
 
 
 class Adversary:
@@ -164,6 +154,7 @@ class Adversary:
                 with torch.no_grad():
                     real_logits = judge(real.to(self._dtype), condition if real_condition is None else real_condition)
             loss = self.weight * self.loss.generator(fake_logits, real_logits)
+        self._calls["generator"] += 1
         if judge.player is not self.discriminator and not self.augmentations:
             features = [feature.detach() for feature in judge.features(fake)]
             self._seen_features = fake.detach(), fake._version, features
@@ -191,23 +182,22 @@ class Adversary:
         """
         sync = self._runtime.sync
         if self.step < self.discriminator_start_step:
-            self._check_turn(real, fake, condition, fake_condition, finite=False)
+            self._check_turn(real, fake, condition, fake_condition)
             report = Report(step=self.step)
             self.step += sync
             return report
         turn = self._take_turn(real, fake, condition, fake_condition)
         self._update.add(turn.loss, turn.buffers, self._runtime.accumulation_steps)
-        self._calls["discriminator"] += 1
         if not sync:
-            return self._report(turn)
+            return report_of(turn, self.loss, self.step)
         grad_norm, good = self._update.apply(self._runtime, self._stateful)
-        report = self._report(turn, grad_norm, skipped=not good)
+        report = report_of(turn, self.loss, self.step, grad_norm, skipped=not good)
         self.step += 1
         if good:
             self._skipped_in_a_row = 0
             self._after_step(turn)
         else:
-            self._count_skip(report)
+            self._count_skip(turn)
         return report
 
     def discriminator_loss(
@@ -226,10 +216,11 @@ class Adversary:
             CombinationError: under several processes, where nobody would average the gradients.
         """
         if self._runtime.world > 1:
-            raise CombinationError("discriminator_loss does not average gradients over processes; use discriminator_step")
+            raise CombinationError(
+                "discriminator_loss does not average gradients over processes; use discriminator_step"
+            )
         turn = self._take_turn(real, fake, condition, fake_condition)
         commit(self._stateful, turn.buffers)
-        self._calls["discriminator"] += 1
         self.step += self._runtime.sync
         return turn.loss
 
@@ -283,28 +274,22 @@ class Adversary:
 
     def _take_turn(
         self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
-    ) -> _Turn:
+    ) -> Turn:
         self._check_turn(real, fake, condition, fake_condition)
+        self._check_finite(real=real, fake=fake)
         due = {n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0}
         leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
-        full_precision = any(getattr(r, "second_order", None) for r in due.values())
+        second_order = any(getattr(r, "second_order", None) for r in due.values())
         real, fake = real.detach().to(self._dtype), fake.detach().to(self._dtype)
         real = leaf(real) if "real" in leaves else real
         fake = leaf(fake) if "fake" in leaves else fake
-        with self._stream("discriminator"), self._runtime.autocast(enabled=not full_precision):
+        # gradients of gradients underflow in half precision: those steps run in full
+        with self._stream("discriminator"), self._runtime.autocast(enabled=not second_order):
             judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
-            real_logits = judge(real, condition)
-            fake_logits = judge(fake, condition if fake_condition is None else fake_condition)
-            loss = self.loss.discriminator(real_logits, fake_logits)
-            buffers = {f"discriminator.{name}": buffer for name, buffer in judge.buffers.items()}
-            terms = {}
-            for name, regularizer in due.items():
-                term, scratch = _term(regularizer, judge, real, fake, condition, fake_condition)
-                terms[name] = term * getattr(regularizer, "every", 1)
-                buffers.update({f"regularizers.{name}.{key}": buffer for key, buffer in scratch.items()})
-            loss = sum(terms.values(), start=loss)
+            turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
+        self._calls["discriminator"] += 1
         self._seen_features = None
-        return _Turn(loss, real_logits, fake_logits, terms, buffers)
+        return turn
 
     def _judge(self, *, frozen: bool = False, feature_leaves: bool = False) -> Judge:
         return Judge(
@@ -329,7 +314,7 @@ class Adversary:
         same = same and samples.stride() == seen.stride() and samples.dtype == seen.dtype
         return features if same and samples._version == version == seen._version else None
 
-    def _after_step(self, turn: _Turn) -> None:
+    def _after_step(self, turn: Turn) -> None:
         if self.scheduler is not None:
             self.scheduler.step()
         real_logits, fake_logits = detach(turn.real_logits), detach(turn.fake_logits)
@@ -337,44 +322,20 @@ class Adversary:
             if hasattr(component, "after_step"):
                 component.after_step(self.discriminator, real_logits, fake_logits)
 
-    def _report(self, turn: _Turn, grad_norm: Tensor | None = None, *, skipped: bool = False) -> Report:
-        real_accuracy, fake_accuracy = _accuracy(self.loss, detach(turn.real_logits), detach(turn.fake_logits))
-        return Report(
-            step=self.step,
-            loss=turn.loss.detach(),
-            real_logits=logit_mean(turn.real_logits).detach(),
-            fake_logits=logit_mean(turn.fake_logits).detach(),
-            real_accuracy=real_accuracy,
-            fake_accuracy=fake_accuracy,
-            regularizers={name: term.detach() for name, term in turn.terms.items()},
-            grad_norm=grad_norm,
-            skipped=skipped,
-        )
-
-    def _count_skip(self, report: Report) -> None:
+    def _count_skip(self, turn: Turn) -> None:
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row > self.max_skipped:
-            values = {"loss": report.loss, "real logits": report.real_logits, "fake logits": report.fake_logits}
-            values.update({f"regularizer {name!r}": term for name, term in report.regularizers.items()})
-            bad = [n for n, value in values.items() if value is not None and not bool(value.isfinite())] or ["gradient"]
             raise NonFiniteError(
-                f"{self._skipped_in_a_row} discriminator steps in a row were skipped; not finite: {', '.join(bad)}. "
+                f"{self._skipped_in_a_row} discriminator steps in a row were skipped; not finite: {not_finite(turn)}. "
                 "Weights are as before the first of them. Lower the learning rate, or resume from a checkpoint"
             )
 
     def _check_turn(
-        self,
-        real: Tensor,
-        fake: Tensor,
-        condition: Condition | None,
-        fake_condition: Condition | None,
-        finite: bool = True,
+        self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
     ) -> None:
         self._check(real, "real", condition)
         self._check(fake, "fake", condition if fake_condition is None else fake_condition)
         _inputs.check_pair(real, fake)
-        if finite:
-            self._check_finite(real=real, fake=fake)
         self._warn_once_about_range(real)
 
     def _check(self, samples: Tensor, name: str, condition: Condition | None) -> None:
@@ -394,36 +355,10 @@ class Adversary:
             _inputs.warn_about_range(real)
         self._is_image = False
 
-    def _stream(self, player: str) -> Any:
+    def _stream(self, player: str) -> AbstractContextManager[None]:
         device = self._update.parameters[0].device
-        call = self._calls[player]
-        if player == "generator":
-            self._calls[player] += 1
-        return random_stream(device, self._seed, self._runtime.rank, player, call)
+        return random_stream(device, self._seed, self._runtime.rank, player, self._calls[player])
 
     @property
     def _dtype(self) -> torch.dtype:
         return self._update.parameters[0].dtype
-
-
-def _term(
-    regularizer: Any,
-    judge: Judge,
-    real: Tensor,
-    fake: Tensor,
-    condition: Condition | None,
-    fake_condition: Condition | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """A regularizer's term, and its buffers as it left scratch copies of them."""
-    args = (judge, real, fake, condition)
-    if fake_condition is not None and fake_condition is not condition:
-        args += (fake_condition,)  # type: ignore[assignment]
-    scratch = {n: b.clone() for n, b in regularizer.named_buffers()} if isinstance(regularizer, nn.Module) else {}
-    return (functional_call(regularizer, scratch, args) if scratch else regularizer(*args)), scratch
-
-
-def _accuracy(loss: Any, real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    accuracy = getattr(loss, "accuracy", None) or functools.partial(Loss.accuracy, loss)
-    pairs = [accuracy(r, f) for r, f in zip(as_scales(real), as_scales(fake))]
-    real_shares, fake_shares = zip(*pairs)
-    return torch.stack(real_shares).mean(), torch.stack(fake_shares).mean()

@@ -24,5 +24,7 @@ def select_condition(condition: Condition | None, kind: ConditionKind) -> Tensor
     if condition is None:
         raise InputError(f"this discriminator needs a {kind} condition and got none: pass condition=")
     if kind not in condition:
-        raise InputError(f"this discriminator needs condition[{kind!r}]; given: {sorted(condition) or 'an empty mapping'}")
+        raise InputError(
+            f"this discriminator needs condition[{kind!r}]; given: {sorted(condition) or 'an empty mapping'}"
+        )
     return condition[kind]

@@ -143,19 +143,31 @@ def _check_options(entry: Entry, target: Callable[..., Any], options: Mapping[st
         if p.default is p.empty and name not in options and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
     if missing:
-        raise OptionError(f"{entry.kind} {entry.name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        raise OptionError(
+            f"{entry.kind} {entry.name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        )
 
 
 def _wrong_type(kind: Kind, made: Any) -> str | None:
     """Why `made` cannot serve as this kind, or None."""
     if kind in ("discriminator", "augmentation"):
-        return None if isinstance(made, nn.Module) else f"a {kind} is a torch.nn.Module, this is a {type(made).__name__}"
+        return (
+            None if isinstance(made, nn.Module) else f"a {kind} is a torch.nn.Module, this is a {type(made).__name__}"
+        )
     if kind == "loss":
         missing = [name for name in ("discriminator", "generator") if not callable(getattr(made, name, None))]
-        return f"a loss has methods discriminator and generator, this has no {' and no '.join(missing)}" if missing else None
+        return (
+            f"a loss has methods discriminator and generator, this has no {' and no '.join(missing)}"
+            if missing
+            else None
+        )
     if kind == "regularizer":
         return None if callable(made) else f"a regularizer is callable, this is a {type(made).__name__}"
-    return None if isinstance(made, Recipe) else f"a recipe function returns an advloss.Recipe, this is a {type(made).__name__}"
+    return (
+        None
+        if isinstance(made, Recipe)
+        else f"a recipe function returns an advloss.Recipe, this is a {type(made).__name__}"
+    )
 
 
 def _check_type(entry: Entry, made: Any) -> None:

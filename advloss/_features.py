@@ -27,9 +27,18 @@ class FeatureDiscriminator(nn.Module):
         super().__init__()
         self.features = features.requires_grad_(False).eval()
         self.heads = heads
-        for name in ("dims", "in_channels", "num_classes", "condition_features"):
-            if hasattr(features, name) or hasattr(heads, name):
-                setattr(self, name, getattr(features if hasattr(features, name) else heads, name))
+        for name in (
+            "dims",
+            "in_channels",
+            "smallest",
+            "num_classes",
+            "condition_features",
+            "num_steps",
+            "batch_coupled",
+        ):
+            for part in (features, heads):
+                if hasattr(part, name):
+                    setattr(self, name, getattr(part, name))
 
     def forward(self, samples: Tensor, condition: Condition | None = None) -> Logits:
         """Logits of `samples`."""

@@ -43,14 +43,18 @@ def check_samples(name: str, samples: Any, discriminator: nn.Module) -> None:
         hint = ""
         if samples.ndim > 2 and shape[-1] == channels:
             hint = "; they look channels-last: permute them to channels-first"
-        raise InputError(f"{name} samples have shape {shape}; this discriminator takes {_shape_words(dims, channels)}{hint}")
+        raise InputError(
+            f"{name} samples have shape {shape}; this discriminator takes {_shape_words(dims, channels)}{hint}"
+        )
     _check_size(name, shape, discriminator)
 
 
 def check_pair(real: Tensor, fake: Tensor) -> None:
     """Raise InputError unless real and fake samples differ in their number at most."""
     if real.shape[1:] != fake.shape[1:]:
-        raise InputError(f"real samples have shape {tuple(real.shape)}, fake ones {tuple(fake.shape)}; only N may differ")
+        raise InputError(
+            f"real samples have shape {tuple(real.shape)}, fake ones {tuple(fake.shape)}; only N may differ"
+        )
 
 
 def check_device(name: str, samples: Tensor, device: torch.device) -> None:
@@ -90,7 +94,9 @@ def check_finite(name: str, samples: Tensor) -> None:
     """Raise NonFiniteError when `samples` hold NaN or infinity. A sum finds them in one pass."""
     if not math.isfinite(samples.detach().sum()) and not bool(torch.isfinite(samples).all()):
         bad = int((~torch.isfinite(samples)).flatten(1).any(1).sum())
-        raise NonFiniteError(f"{name} samples hold NaN or infinity, in {bad} of {len(samples)} samples; look at their maker")
+        raise NonFiniteError(
+            f"{name} samples hold NaN or infinity, in {bad} of {len(samples)} samples; look at their maker"
+        )
 
 
 def warn_about_range(real: Tensor) -> None:
@@ -107,7 +113,9 @@ def _check_size(name: str, shape: tuple[int, ...], discriminator: nn.Module) -> 
     if resolution is not None and any(side != resolution for side in sides):
         raise InputError(f"{name} samples have sides {sides}; this discriminator was built for resolution={resolution}")
     if smallest is not None and any(side < smallest for side in sides):
-        raise InputError(f"{name} samples have sides {sides}; this discriminator needs at least {smallest}: lower its depth")
+        raise InputError(
+            f"{name} samples have sides {sides}; this discriminator needs at least {smallest}: lower its depth"
+        )
 
 
 def _check_part(name: str, part: Any, count: int, kind: str, size: int | None) -> None:
@@ -121,9 +129,13 @@ def _check_part(name: str, part: Any, count: int, kind: str, size: int | None) -
         if part.is_floating_point() or part.dtype == torch.bool or part.ndim != 1:
             raise InputError(f"the {name} is {part.dtype} of shape {tuple(part.shape)}; give class indices (N,), int64")
         if part.device.type == "cpu" and (part.min() < 0 or part.max() >= size):
-            raise InputError(f"the {name} has labels {int(part.min())} to {int(part.max())}; there are classes 0 to {size - 1}")
+            raise InputError(
+                f"the {name} has labels {int(part.min())} to {int(part.max())}; there are classes 0 to {size - 1}"
+            )
     elif part.ndim < 2 or part.shape[1] != size:
-        raise InputError(f"the {name} has shape {tuple(part.shape)}; this discriminator was built for {size} {kind} channels")
+        raise InputError(
+            f"the {name} has shape {tuple(part.shape)}; this discriminator was built for {size} {kind} channels"
+        )
 
 
 def _declared(discriminator: nn.Module, name: str) -> int | None:

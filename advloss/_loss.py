@@ -58,7 +58,9 @@ class Loss(ABC):
         if not self.paired:
             return self._over_scales([self.generator_term(fake, None) for fake in as_scales(fake_logits)])
         if real_logits is None:
-            raise InputError(f"{type(self).__name__} compares fake with real logits: pass real logits (samples) as well")
+            raise InputError(
+                f"{type(self).__name__} compares fake with real logits: pass real logits (samples) as well"
+            )
         pairs = self._scales(real_logits, fake_logits)
         return self._over_scales([self.generator_term(fake, real) for real, fake in pairs])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -20,7 +20,8 @@ class Recipe:
     """The arguments of an `Adversary`, and its paper's advice for the generator.
 
     Attributes:
-        discriminator, loss, regularizers, augmentations, weight, optimizer, scheduler, max_grad_norm: as in `Adversary`.
+        discriminator, loss, regularizers, augmentations, weight, start_step, optimizer, scheduler, max_grad_norm:
+            as in `Adversary`.
         discriminator_steps: discriminator steps for each generator step.
         generator_optimizer: from parameters to the generator's optimizer.
         ema_decay: of the generator's weights, by step; None where the paper keeps none.
@@ -31,12 +32,13 @@ class Recipe:
     regularizers: Mapping[str, Mapping[str, Any]] | Sequence[Component] = ()
     augmentations: Mapping[str, Mapping[str, Any]] | Sequence[Component] = ()
     weight: float = 1.0
+    start_step: int = 0
     optimizer: MakeOptimizer | None = None
     scheduler: Callable[[Optimizer], Any] | None = None
     max_grad_norm: float | None = None
     discriminator_steps: int = 1
     generator_optimizer: MakeOptimizer | None = None
-    ema_decay: float | None = field(default=None)
+    ema_decay: float | None = None
 
     def adversary_arguments(self) -> dict[str, Any]:
         """Those fields that an `Adversary` takes."""

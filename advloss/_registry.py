@@ -97,7 +97,12 @@ def find(kind: Kind, name: str) -> Entry:
     if matches:
         given = " and ".join(f"{row.full_name} ({row.distribution})" for row in matches)
         raise UnknownComponentError(f"{kind} {name!r} is provided by {given}; write the full name of the one you mean")
-    raise UnknownComponentError(f"no {kind} is called {name!r}. {_nearest(name, rows)}{_broken()}")
+    raise unknown(kind, name, rows)
+
+
+def unknown(kind: str, name: str, rows: list[Entry]) -> UnknownComponentError:
+    """The error for a name that none of `rows` has."""
+    return UnknownComponentError(f"no {kind} is called {name!r}. {_nearest(name, rows)}{_broken()}")
 
 
 def refresh() -> None:

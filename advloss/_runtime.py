@@ -59,7 +59,7 @@ class Accelerated(Runtime):
 
     def autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
         if enabled:
-            return self._accelerator.autocast()  # type: ignore[no-any-return]
+            return self._accelerator.autocast()
         return torch.autocast(self._accelerator.device.type, enabled=False)
 
     def mean(self, flat: Tensor) -> Tensor:

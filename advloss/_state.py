@@ -109,7 +109,9 @@ def _pack(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
         return {"tuple": items} if isinstance(value, tuple) else items
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise StateError(f"{place} is a {type(value).__name__}; state holds numbers, strings, tensors and collections of them")
+    raise StateError(
+        f"{place} is a {type(value).__name__}; state holds numbers, strings, tensors and collections of them"
+    )
 
 
 def _pack_key(key: Any) -> Any:

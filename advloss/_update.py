@@ -49,7 +49,9 @@ class Update:
     def apply(self, runtime: Runtime, module: nn.Module) -> tuple[Tensor, bool]:
         """Step the optimizer and commit `module`'s buffers. Returns the gradient's norm, and whether it was done."""
         assert self.finite is not None
-        buffers = {n: b / self.count if self.count > 1 and b.is_floating_point() else b for n, b in self.buffers.items()}
+        buffers = {
+            n: b / self.count if self.count > 1 and b.is_floating_point() else b for n, b in self.buffers.items()
+        }
         gradients, buffers, finite = _mean_over_ranks(runtime, self.gradients, buffers, self.finite)
         self.clear()
         own = [parameter.grad for parameter in self.parameters]

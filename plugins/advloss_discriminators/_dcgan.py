@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import final
 
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class DCGANDiscriminator(nn.Module):
         self.batch_coupled = norm == "batch"
         widths = [width * min(2**level, 8) for level in range(depth)]
         layers = [convolution(in_channels, width, 4, 2), nn.LeakyReLU(0.2)]
-        for before, after in zip(widths, widths[1:]):
+        for before, after in pairwise(widths):
             layers += conv_block(before, after, 4, 2, norm=norm)
         self.layers = nn.Sequential(*layers)
         self.dense = nn.Linear(widths[-1] * 16, 1)

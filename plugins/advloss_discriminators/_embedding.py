@@ -65,5 +65,5 @@ def embed(
 
 
 def project(embedding: ConditionEmbedding | None, features: Tensor, condition: Condition | None) -> Tensor | float:
-    """``<e(y), phi>``, `(N,)` (Miyato and Koyama 2018, eq. 3), for `features` phi `(N, features)`; 0 without embedding."""
+    """``<e(y), phi>``, `(N,)` (arXiv:1802.05637, eq. 3), for `features` phi `(N, features)`; 0 without embedding."""
     return 0.0 if embedding is None else (embedding(condition) * features).sum(1)

@@ -22,8 +22,7 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_channels: channels of the samples.
         width: channels after the first convolution.
-        depth: number of convolutions with stride 2; a patch is ``32 * 2**depth / 4 + 3 * 2**depth - 18`` wide for
-            2 or more: 16, 34, 70, 142 for 1 to 4.
+        depth: number of convolutions with stride 2; a patch is ``9 * 2**depth - 2`` wide.
         norm: ``"batch"``, ``"instance"``, ``"group"``, ``"spectral"`` (on every convolution) or ``"none"``.
         dims: 1 for signals, 2 for images, 3 for volumes and videos.
         condition_channels: channels of an image condition of the samples' size, concatenated to them; 0 for none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import final
 
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ def make_trunk(
 ) -> ConvolutionalTrunk | ResidualTrunk:
     """The trunk of this name. `width` None is the paper's: 64, or 128 for a residual one below 64 x 64."""
     check_choice(ARCHITECTURES, architecture=architecture)
-    check_positive(in_channels=in_channels)
+    check_positive(in_channels=in_channels, resolution=resolution)
     check_optional(width=width)
     if architecture == "convolutional":
         return ConvolutionalTrunk(in_channels, width or 64, resolution)
@@ -74,7 +75,7 @@ class ResidualTrunk(nn.Module):
             plan = [(width * min(2**level, 16), True) for level in range(pools)]
             plan.append((plan[-1][0], False))
         blocks = [ResidualBlock(in_channels, plan[0][0], pool=True, first=True)]
-        for (before, _), (after, pool) in zip(plan, plan[1:]):
+        for (before, _), (after, pool) in pairwise(plan):
             blocks.append(ResidualBlock(before, after, pool=pool))
         self.blocks = nn.Sequential(*blocks)
         self.features, self.side = plan[-1][0], resolution >> pools
@@ -86,7 +87,7 @@ class ResidualTrunk(nn.Module):
 
 @final
 class ResidualBlock(nn.Module):
-    """``x + conv(relu(conv(relu(x))))``, both terms pooled by 2 when `pool` is set; the first block starts without ReLU.
+    """``x + conv(relu(conv(relu(x))))``, both terms pooled by 2 if `pool` is set; the first block starts without ReLU.
 
     The skip pools before its 1 x 1 convolution, which commutes with pooling and is cheaper so.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import final
 
 from torch import Tensor, nn
@@ -26,9 +27,7 @@ class VGGDiscriminator(nn.Module):
 
     dims = 2
 
-    def __init__(
-        self, *, in_channels: int = 3, width: int = 64, resolution: int = 128, norm: str = "batch"
-    ) -> None:
+    def __init__(self, *, in_channels: int = 3, width: int = 64, resolution: int = 128, norm: str = "batch") -> None:
         super().__init__()
         check_positive(in_channels=in_channels, width=width)
         check_choice(NORMS, norm=norm)
@@ -37,7 +36,7 @@ class VGGDiscriminator(nn.Module):
         self.batch_coupled = norm == "batch"
         widths = [width * min(2**level, 8) for level in range(pairs)]
         layers = [convolution(in_channels, width, 3, 1), nn.LeakyReLU(0.2), *conv_block(width, width, 4, 2, norm=norm)]
-        for before, after in zip(widths, widths[1:]):
+        for before, after in pairwise(widths):
             layers += conv_block(before, after, 3, 1, norm=norm)
             layers += conv_block(after, after, 4, 2, norm=norm)
         dense = [nn.Linear(widths[-1] * 16, 100), nn.LeakyReLU(0.2), nn.Linear(100, 1)]

@@ -19,9 +19,9 @@ class R1(ZeroCenteredPenalty):
 
     With ``method="finite-difference"`` the term is ``weight / (2 sigma^2) E (D(x) - D(x + sigma eps))^2``, eps normal:
     two forwards and no double backward (Seaweed-APT, arXiv:2501.08316, whose lambda is ``weight / (2 sigma^2)``). Its
-    mean over eps is the exact term up to O(sigma^2), so that `weight` means the same. Both evaluations draw the same
-    random numbers; layers that a forward changes (batch statistics, spectral norm's power iteration) still differ by
-    that. In half precision the difference drowns in rounding when sigma is small: use 0.1, or float32.
+    mean over eps is the exact term up to O(sigma^2), so that `weight` means the same. Both forwards draw the same random
+    numbers and start from copies of the same buffers, or dropout and spectral norm's power iteration would be taken for
+    slope. In half precision the difference drowns in rounding when sigma is small: use 0.1, or float32.
 
     Args:
         weight: gamma; 10 in the paper. R3GAN has 0.05 (CIFAR-10) to 150 (256 x 256).

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from advloss import CombinationError, Condition, Logits, OptionError, Regularizer, as_scales, input_gradient, leaf
 from advloss_regularizers._shared import at_least_float32, cut
@@ -47,37 +49,34 @@ class ZeroCenteredPenalty(Regularizer, ABC):
 
     def penalty(self, discriminator: Any, samples: Tensor, condition: Condition | None) -> Tensor:
         """The weighted term at `samples` `(N, ...)`: a scalar."""
+        points = [samples]
         if self.inputs == "features":
             self._check_features(discriminator)
-            points = list(discriminator.features(cut(samples)))
-        else:
-            points = [samples]
+            points = discriminator.features(cut(samples))
         term = self._exact if self.method == "exact" else self._finite_difference
         return self.weight / 2 * term(discriminator, points, condition, len(samples))
 
     def _exact(self, discriminator: Any, points: list[Tensor], condition: Condition | None, count: int) -> Tensor:
-        points = [leaf(point) for point in points]
-        gradients = input_gradient(self._logits(discriminator, points, condition), points)
+        leaves = [leaf(point) for point in points]
+        if all(new is old for new, old in zip(leaves, points)):
+            leaves = points  # the list as it was handed out, so that its forward can be shared
+        gradients = input_gradient(self._logits(discriminator, leaves, condition), list(leaves))
         squares = [at_least_float32(gradient).square().sum() for gradient in gradients]
         return sum(squares[1:], start=squares[0]) / count
 
     def _finite_difference(
         self, discriminator: Any, points: list[Tensor], condition: Condition | None, count: int
     ) -> Tensor:
-        points = [cut(point) for point in points]
+        points = [point.detach() for point in points]
         moved = [point + self.sigma * torch.randn_like(point) for point in points]
-        device = points[0].device
-        indices = [] if device.type == "cpu" else [device]
-        # Both evaluations draw the same numbers (dropout, say): the generator is set back after the first.
-        with torch.random.fork_rng(indices, device_type="cuda" if device.type == "cpu" else device.type):
-            here = self._logits(discriminator, points, condition)
-        there = self._logits(discriminator, moved, condition)
+        with _rewound_after(points[0].device):
+            here = self._logits(_snapshot(discriminator), points, condition)
+        there = self._logits(_snapshot(discriminator), moved, condition)
         changes = [
             (at_least_float32(after) - at_least_float32(before)).reshape(count, -1).sum(1)
             for before, after in zip(as_scales(here), as_scales(there))
         ]
-        change = sum(changes[1:], start=changes[0])
-        return change.square().mean() / self.sigma**2
+        return sum(changes[1:], start=changes[0]).square().mean() / self.sigma**2
 
     def _logits(self, discriminator: Any, points: list[Tensor], condition: Condition | None) -> Logits:
         if self.inputs == "features":
@@ -91,3 +90,36 @@ class ZeroCenteredPenalty(Regularizer, ABC):
                 f"and {type(discriminator).__name__} has no features and heads: use inputs='samples', or wrap frozen "
                 "features and heads in advloss.FeatureDiscriminator"
             )
+
+
+class _Copy:
+    """`discriminator` on copies of its buffers: what its forwards move (spectral norm's vectors, say) moves there."""
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        self._discriminator = discriminator
+
+    def __call__(self, samples: Tensor, condition: Condition | None) -> Logits:
+        return self._run(self._discriminator, samples, condition)
+
+    def heads(self, features: list[Tensor], condition: Condition | None) -> Logits:
+        return self._run(self._discriminator.heads, features, condition)
+
+    @staticmethod
+    def _run(module: Any, *args: Any) -> Any:
+        if not isinstance(module, nn.Module):
+            return module(*args)
+        return functional_call(module, {name: buffer.clone() for name, buffer in module.named_buffers()}, args)
+
+
+def _snapshot(discriminator: Any) -> Any:
+    """The discriminator in its present state, which calls leave as it is: an adversary's wrapper makes one itself."""
+    if hasattr(discriminator, "snapshot"):
+        return discriminator.snapshot()
+    return _Copy(discriminator) if isinstance(discriminator, nn.Module) else discriminator
+
+
+def _rewound_after(device: torch.device) -> AbstractContextManager[None]:
+    """What follows draws the same random numbers as what is inside."""
+    if device.type in ("cuda", "xpu"):
+        return torch.random.fork_rng([device], device_type=device.type)
+    return torch.random.fork_rng([])

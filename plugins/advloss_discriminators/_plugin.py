@@ -1,0 +1,157 @@
+"""Hooks of this plugin: what it offers, as data."""
+
+from __future__ import annotations
+
+from advloss import DiscriminatorSpec, Paper, hookimpl
+
+_PIX2PIX = Paper(
+    "Image-to-Image Translation with Conditional Adversarial Networks",
+    "Isola, Phillip and Zhu, Jun-Yan and Zhou, Tinghui and Efros, Alexei A.",
+    2017,
+    arxiv="1611.07004",
+)
+_SN_GAN = Paper(
+    "Spectral Normalization for Generative Adversarial Networks",
+    "Miyato, Takeru and Kataoka, Toshiki and Koyama, Masanori and Yoshida, Yuichi",
+    2018,
+    arxiv="1802.05957",
+)
+_PROJECTION = Paper(
+    "cGANs with Projection Discriminator", "Miyato, Takeru and Koyama, Masanori", 2018, arxiv="1802.05637"
+)
+_PIX2PIX_HD = Paper(
+    "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
+    "Wang, Ting-Chun and Liu, Ming-Yu and Zhu, Jun-Yan and Tao, Andrew and Kautz, Jan and Catanzaro, Bryan",
+    2018,
+    arxiv="1711.11585",
+)
+_REAL_ESRGAN = Paper(
+    "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data",
+    "Wang, Xintao and Xie, Liangbin and Dong, Chao and Shan, Ying",
+    2021,
+    arxiv="2107.10833",
+)
+_GAN = Paper("Generative Adversarial Networks", "Goodfellow, Ian J. and others", 2014, arxiv="1406.2661")
+_DCGAN = Paper(
+    "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks",
+    "Radford, Alec and Metz, Luke and Chintala, Soumith",
+    2016,
+    arxiv="1511.06434",
+)
+_ESRGAN = Paper(
+    "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks",
+    "Wang, Xintao and Yu, Ke and Wu, Shixiang and Gu, Jinjin and Liu, Yihao and Dong, Chao and Loy, Chen Change "
+    "and Qiao, Yu and Tang, Xiaoou",
+    2018,
+    arxiv="1809.00219",
+)
+_R3GAN = Paper(
+    "The GAN is dead; long live the GAN! A Modern GAN Baseline",
+    "Huang, Yiwen and Gokaslan, Aaron and Kuleshov, Volodymyr and Tompkin, James",
+    2024,
+    arxiv="2501.05441",
+)
+_STYLEGAN2 = Paper(
+    "Analyzing and Improving the Image Quality of StyleGAN",
+    "Karras, Tero and Laine, Samuli and Aittala, Miika and Hellsten, Janne and Lehtinen, Jaakko and Aila, Timo",
+    2020,
+    arxiv="1912.04958",
+)
+
+
+@hookimpl
+def advloss_discriminators() -> list[DiscriminatorSpec]:
+    return [
+        DiscriminatorSpec(
+            name="patch",
+            target="advloss_discriminators._patch:PatchDiscriminator",
+            summary="PatchGAN: a map of logits, each for a patch of 70 x 70 pixels; for images, signals and volumes.",
+            paper=_PIX2PIX,
+            dims=(1, 2, 3),
+            smallest=24,
+            conditions=("image",),
+            batch_coupled=True,
+        ),
+        DiscriminatorSpec(
+            name="multiscale",
+            target="advloss_discriminators._multiscale:MultiscaleDiscriminator",
+            summary="Copies of any other discriminator, one for each level of an image pyramid.",
+            paper=_PIX2PIX_HD,
+            dims=(1, 2, 3),
+            smallest=93,
+            conditions=("class", "vector", "image", "time"),
+            output="multi-scale",
+            batch_coupled=True,
+        ),
+        DiscriminatorSpec(
+            name="unet",
+            target="advloss_discriminators._unet:UNetDiscriminator",
+            summary="U-Net with spectral norm: a logit for every pixel; for super-resolution.",
+            paper=_REAL_ESRGAN,
+            smallest=8,
+        ),
+        DiscriminatorSpec(
+            name="spectral-norm",
+            target="advloss_discriminators._spectral_norm:SpectralNormDiscriminator",
+            summary="SN-GAN's convolutional or residual network, spectral norm on every layer.",
+            paper=_SN_GAN,
+            smallest=32,
+            output="logit",
+        ),
+        DiscriminatorSpec(
+            name="projection",
+            target="advloss_discriminators._projection:ProjectionDiscriminator",
+            summary="Conditional: inner product of features with the embedding of a class, a vector or a step.",
+            paper=_PROJECTION,
+            smallest=32,
+            conditions=("class", "vector", "time"),
+            output="logit",
+        ),
+        DiscriminatorSpec(
+            name="mlp",
+            target="advloss_discriminators._mlp:MLPDiscriminator",
+            summary="Multilayer perceptron, for vectors and points in the plane.",
+            paper=_GAN,
+            dims=(0,),
+            value_range=None,
+            conditions=("class", "vector", "time"),
+            output="logit",
+        ),
+        DiscriminatorSpec(
+            name="dcgan",
+            target="advloss_discriminators._dcgan:DCGANDiscriminator",
+            summary="DCGAN's strided convolutions with batch norm.",
+            paper=_DCGAN,
+            smallest=64,
+            conditions=("class",),
+            output="logit",
+            batch_coupled=True,
+        ),
+        DiscriminatorSpec(
+            name="vgg",
+            target="advloss_discriminators._vgg:VGGDiscriminator",
+            summary="VGG-style network with batch norm; for super-resolution, on crops.",
+            paper=_ESRGAN,
+            smallest=128,
+            output="logit",
+            batch_coupled=True,
+        ),
+        DiscriminatorSpec(
+            name="r3gan",
+            target="advloss_discriminators._r3gan:R3GANDiscriminator",
+            summary="R3GAN's residual stages without normalization, for use with R1 and R2.",
+            paper=_R3GAN,
+            smallest=32,
+            conditions=("class",),
+            output="logit",
+        ),
+        DiscriminatorSpec(
+            name="stylegan2",
+            target="advloss_discriminators._stylegan2:StyleGAN2Discriminator",
+            summary="StyleGAN2's residual network with minibatch standard deviation, for use with R1.",
+            paper=_STYLEGAN2,
+            smallest=256,
+            output="logit",
+            batch_coupled=True,
+        ),
+    ]

@@ -1,0 +1,10 @@
+from ._gan import dcgan as dcgan
+from ._gan import r3gan as r3gan
+from ._gan import sngan as sngan
+from ._gan import wgan as wgan
+from ._gan import wgan_gp as wgan_gp
+from ._models import add as add
+from ._models import esrgan as esrgan
+from ._models import pix2pix as pix2pix
+from ._models import real_esrgan as real_esrgan
+from ._models import vqgan as vqgan
