@@ -26,6 +26,8 @@ from ._regularizer import Regularizer as Regularizer
 from ._regularizer import input_gradient as input_gradient
 from ._regularizer import leaf as leaf
 from ._report import Report as Report
+from ._state import load_state as load_state
+from ._state import save_state as save_state
 from .errors import AdvlossError as AdvlossError
 from .errors import CombinationError as CombinationError
 from .errors import InputError as InputError

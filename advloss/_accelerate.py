@@ -29,10 +29,10 @@ def attach(adversary: Adversary, accelerator: Any) -> Accelerated:
 
     def save(models: Any, weights: Any, output_dir: str) -> None:
         if _writes(accelerator):
-            _state.save(adversary.state_dict(), Path(output_dir) / name)
+            _state.save_state(adversary.state_dict(), Path(output_dir) / name)
 
     def load(models: Any, input_dir: str) -> None:
-        adversary.load_state_dict(_state.load(Path(input_dir) / name))
+        adversary.load_state_dict(_state.load_state(Path(input_dir) / name))
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)

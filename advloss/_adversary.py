@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from advloss import _accelerate, _inputs, _state
 from advloss._condition import Condition
-from advloss._create import build, build_all, create_recipe, load_target, options_of
+from advloss._create import build, build_all, check_known, create_recipe, load_target, options_of
 from advloss._judge import Judge, player_of
 from advloss._logits import Logits, detach
 from advloss._random import random_stream
@@ -77,8 +77,9 @@ class Adversary:
         self.loss, _, loss_spec = build("loss", loss)
         built = build_all("regularizer", regularizers)
         if isinstance(loss_spec, LossSpec):
-            brought = {name: options for name, options in loss_spec.regularizers.items() if name not in built}
-            built.update(build_all("regularizer", brought))
+            given = {type(made) for made, _ in built.values()}  # however it was spelled
+            brought = build_all("regularizer", loss_spec.regularizers)
+            built.update({name: made for name, made in brought.items() if type(made[0]) not in given})
         augments = build_all("augmentation", augmentations)
         self.discriminator, _, spec = build("discriminator", discriminator)
         check_combination(self.discriminator, spec, built, augments)
@@ -112,6 +113,7 @@ class Adversary:
     def from_recipe(cls, name: str, **changes: Any) -> Adversary:
         """A paper's whole combination. `changes` are options of the recipe (`advloss show`) or arguments of `Adversary`."""
         known = options_of(load_target(find("recipe", name)))
+        check_known(f"recipe {name!r}", changes, {**known, **options_of(cls)})
         recipe = create_recipe(name, **{key: value for key, value in changes.items() if key in known})
         return cls(**{**recipe.adversary_arguments(), **{k: v for k, v in changes.items() if k not in known}})
 

@@ -129,14 +129,20 @@ def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(target).parameters)
 
 
+def check_known(what: str, options: Iterable[str], known: Mapping[str, inspect.Parameter]) -> None:
+    """Raise OptionError unless all names of `options` are among `known`."""
+    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        return
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+            raise OptionError(f"{what} has no option {name!r}; {hint}")
+
+
 def _check_options(entry: Entry, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
     known = options_of(target)
-    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
-                raise OptionError(f"{entry.kind} {entry.name!r} has no option {name!r}; {hint}")
+    check_known(f"{entry.kind} {entry.name!r}", options, known)
     missing = [
         name
         for name, p in known.items()

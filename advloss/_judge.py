@@ -33,7 +33,6 @@ class Judge:
 
     Attributes:
         player: the part that trains: the discriminator, or the heads of one with frozen features.
-        buffers: the scratch copies of the player's buffers, as the calls so far have left them.
     """
 
     def __init__(
@@ -50,14 +49,26 @@ class Judge:
         self._feature_leaves = feature_leaves
         self._known_features = known_features
         self.player = player_of(discriminator)
-        self.buffers = {name: buffer.clone() for name, buffer in self.player.named_buffers()}
-        self._overrides: dict[str, Tensor] = dict(self.buffers)
+        self._overrides = {name: buffer.clone() for name, buffer in self.player.named_buffers()}
         if frozen:
             self._overrides.update((name, p.detach()) for name, p in self.player.named_parameters())
         self._memo: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
     def __call__(self, samples: Tensor, condition: Condition | None = None) -> Logits:
         return self._remember("logits", self._logits, samples, condition)
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The scratch copies of the player's buffers, as the calls so far have left them (or put in their place)."""
+        return {name: self._overrides[name].detach() for name, _ in self.player.named_buffers()}
+
+    def snapshot(self) -> Judge:
+        """A judge in the state of this one, without its memory; what it is asked leaves this one's buffers alone."""
+        other = Judge(
+            self._module, self._augment, feature_leaves=self._feature_leaves, known_features=self._known_features
+        )
+        other._overrides = {**self._overrides, **{name: b.clone() for name, b in self.buffers.items()}}
+        return other
 
     def features(self, samples: Tensor) -> list[Tensor]:
         """Frozen features of `samples`; without a graph unless `samples` require gradients."""

@@ -22,7 +22,7 @@ from advloss.errors import StateError
 FORMAT = "advloss-state-1"
 
 
-def save(state: Mapping[str, Any], path: Path) -> None:
+def save_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a nested state (mappings, sequences, numbers, strings, tensors) to `path`."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors, ""))
@@ -38,11 +38,11 @@ def save(state: Mapping[str, Any], path: Path) -> None:
         raise
 
 
-def load(path: Path) -> Any:
-    """Read what `save` wrote; tensors are on the CPU.
+def load_state(path: Path) -> Any:
+    """Read what `save_state` wrote; tensors are on the CPU.
 
     Raises:
-        StateError: no such file, or not one that `save` wrote.
+        StateError: no such file, or not one that `save_state` wrote.
     """
     if not path.is_file():
         raise StateError(f"{path} is missing: this checkpoint was saved without the adversary, or is incomplete")

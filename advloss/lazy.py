@@ -22,13 +22,14 @@ def attach_stub(package: str, filename: str) -> tuple[Callable[[str], Any], Call
     for node in ast.parse(Path(filename).with_suffix(".pyi").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
             module = f"{package}.{node.module}" if node.level else str(node.module)
-            home.update({alias.asname or alias.name: module for alias in node.names})
+            home.update({alias.asname or alias.name: (module, alias.name) for alias in node.names})
     names = sorted(name for name in home if not name.startswith("_"))
 
     def __getattr__(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(home[name]), name)
+        module, attribute = home[name]
+        value = getattr(importlib.import_module(module), attribute)
         setattr(sys.modules[package], name, value)
         return value
 

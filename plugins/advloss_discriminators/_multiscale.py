@@ -8,7 +8,7 @@ from typing import Any, cast, final
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d
 
-from advloss import Condition, OptionError, as_scales
+from advloss import Condition, InputError, OptionError, as_scales
 from advloss_discriminators._options import check_positive
 
 Make = Callable[[], nn.Module]
@@ -56,7 +56,13 @@ class MultiscaleDiscriminator(nn.Module):
         self.batch_coupled = any(getattr(level, "batch_coupled", False) for level in levels)
 
     def forward(self, samples: Tensor, condition: Condition | None = None) -> list[Tensor]:
-        """Logits of `samples` `(N, in_channels, ...)`, one tensor a level, the finest first."""
+        """Logits of `samples` `(N, in_channels, ...)`, one tensor a level, the finest first.
+
+        Raises:
+            InputError: the samples are vectors.
+        """
+        if samples.dim() - 2 not in _POOL:
+            raise InputError(f"samples have shape {tuple(samples.shape)}, which has no scales; give (N, channels, ...)")
         logits: list[Tensor] = []
         for index, level in enumerate(self.levels):
             if index:

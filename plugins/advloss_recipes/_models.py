@@ -78,7 +78,7 @@ def add(
     options.update(resolution=resolution, num_classes=num_classes, condition_features=condition_features)
     return Recipe(
         discriminator=("dino", options),
-        loss="hinge",
+        loss=("hinge", {"scales": "sum"}),  # the paper sums over heads
         regularizers={"r1": {"weight": 1e-5, "inputs": "features"}},
         optimizer=adam(2e-3, 0.0, 0.99),
     )

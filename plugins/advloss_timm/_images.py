@@ -34,7 +34,7 @@ class ImageInput(nn.Module):
         super().__init__()
         self.in_channels = image_channels(in_channels)
         self.size = size
-        self.smallest = smallest
+        self.smallest = smallest if size is None else 1
         self.multiple = multiple
         self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
         self.register_buffer("std", std.view(3, 1, 1), persistent=False)

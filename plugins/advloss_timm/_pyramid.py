@@ -38,6 +38,7 @@ class PyramidFeatures(nn.Module):
         self.model: Any = model
         self.images = images
         self.in_channels = images.in_channels
+        self.smallest = images.smallest
         mixed = [width * 2**i for i in range(4)]
         self.channels = (width, *mixed[:3])
         self.across_channels = nn.ModuleList(

@@ -42,6 +42,7 @@ class TokenFeatures(nn.Module):
         self.blocks = _checked(blocks, len(self.model.blocks))
         self.readout = readout
         self.in_channels = images.in_channels
+        self.smallest = images.smallest
         self.channels = (int(self.model.embed_dim),) * (len(self.blocks) + 1)
         parameters = inspect.signature(self.model.forward_intermediates).parameters
         registers = getattr(self.model, "reg_token", None)

@@ -162,9 +162,7 @@ def embedded(w: Weights, y: Any) -> Tensor:
     return sum(part @ w()[0].T if part.is_floating_point() else w()[0][part] for part in parts)
 
 
-def projection(
-    w: Weights, x: Tensor, y: Any, architecture: str = "residual", resolution: int = 32, **_: Any
-) -> Tensor:
+def projection(w: Weights, x: Tensor, y: Any, architecture: str = "residual", resolution: int = 32, **_: Any) -> Tensor:
     phi = trunk(w, x, architecture, resolution).sum((2, 3))
     return F.linear(phi, *w())[:, 0] + (embedded(w, y) * phi).sum(1)
 
@@ -384,7 +382,9 @@ def test_lock_step(case: str) -> None:
         loss.backward()
         expected.backward()
         for name, p in module.named_parameters():
-            torch.testing.assert_close(p.grad, weights.leaves[name].grad, rtol=1e-9, atol=1e-10, msg=f"gradient of {name}")
+            torch.testing.assert_close(
+                p.grad, weights.leaves[name].grad, rtol=1e-9, atol=1e-10, msg=f"gradient of {name}"
+            )
         ours.step()
         theirs.step()
     for ours_, theirs_ in zip(as_scales(module(real, condition)), as_scales(textbook(real))):

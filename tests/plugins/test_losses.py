@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+
+from advloss import InputError, OptionError
 from advloss_losses import (
     Hinge,
     LeastSquares,
@@ -16,8 +18,6 @@ from advloss_losses import (
     Wasserstein,
 )
 from advloss_losses._plugin import advloss_losses
-
-from advloss import InputError, OptionError
 
 R = torch.tensor([0.5, -1.2, 2.0], dtype=torch.float64)
 F = torch.tensor([0.3, -0.7, 1.5], dtype=torch.float64)
@@ -240,10 +240,10 @@ def test_generator_wants_larger_logits(name):
 
 
 def test_accuracy():
-    real, fake = torch.tensor([0.9, 0.2, 3.0, 0.4]), torch.tensor([-1.0, 0.3, 0.6, 0.1])
+    real, fake = torch.tensor([0.9, 0.2, 3.0, 0.4]), torch.tensor([-1.0, 0.3, 0.55, 0.1])
     by_sign = (1.0, 0.25)
     by_half = (0.5, 0.75)
-    by_midpoint = (0.5, 0.75)  # the means are 1.125 and 0: the threshold is 0.5625
+    by_midpoint = (0.5, 1.0)  # the means are 1.125 and -0.0125: the threshold is 0.55625
     expected = {
         NonSaturating: by_sign,
         Saturating: by_sign,

@@ -1,0 +1,72 @@
+"""How a family of networks is called: what distillation needs to know about teacher and student."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from advloss import Condition
+from advloss_distill._diffusion import Diffusion
+from advloss_distill._simulation import Conditions
+
+
+class Denoiser(ABC):
+    """Calls a network of one family and reads its output as ``x_0``.
+
+    Args:
+        diffusion: noise levels and prediction type.
+        clip: samples lie in [-clip, clip], and so do the ``x_0`` returned; None where there is no such range (latents).
+            A discriminator otherwise tells fakes by values that no real sample has.
+    """
+
+    def __init__(self, diffusion: Diffusion, clip: float | None = None) -> None:
+        self.diffusion = diffusion
+        self.clip = clip
+
+    @abstractmethod
+    def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        """The network's raw output for `noisy` `(N, ...)` at `timesteps` `(N,)`."""
+
+    @abstractmethod
+    def judged(self, condition: Conditions, steps: Tensor) -> Condition:
+        """What the discriminator is told: the condition, and which step of the student made a sample `(N,)`."""
+
+    def x0(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        """``x_0`` that the network makes of `noisy`."""
+        x0 = self.diffusion.to_x0(self.output(network, noisy, timesteps, condition), noisy, timesteps)
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+
+@final
+class ClassConditional(Denoiser):
+    """A diffusers `UNet2DModel` with class embeddings; conditions are ``{"class_labels": (N,)}``."""
+
+    def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        return network(noisy, timesteps, class_labels=condition["class_labels"]).sample
+
+    def judged(self, condition: Conditions, steps: Tensor) -> Condition:
+        return {"class": condition["class_labels"], "time": steps}
+
+
+@torch.no_grad()
+def sample(
+    network: nn.Module,
+    denoiser: Denoiser,
+    scheduler: Any,
+    noise: Tensor,
+    condition: Conditions,
+    steps: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Samples `(N, ...)` by a diffusers scheduler in so many steps, from standard normal `noise`."""
+    scheduler.set_timesteps(steps)
+    samples = noise * scheduler.init_noise_sigma
+    extra = {"generator": generator} if generator is not None else {}
+    for timestep in scheduler.timesteps:
+        model_input = scheduler.scale_model_input(samples, timestep)
+        output = denoiser.output(network, model_input, timestep.expand(len(samples)), condition)
+        samples = scheduler.step(output, timestep, samples, **extra).prev_sample
+    return samples

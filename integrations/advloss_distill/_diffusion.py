@@ -1,0 +1,77 @@
+"""What a network's output means: prediction types and noise levels, read from a diffusers scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from advloss import OptionError
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Noisy samples ``x_t = alpha_t x_0 + sigma_t noise``, and the way back from a network's output.
+
+    Attributes:
+        alpha, sigma: `(T,)`, indexed by the timestep that the network is given.
+        prediction: what the network predicts: the noise (``"epsilon"``), ``alpha noise - sigma x_0``
+            (``"v_prediction"``), ``x_0`` (``"sample"``), or ``noise - x_0`` (``"flow"``).
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+    prediction: Prediction
+
+    def __post_init__(self) -> None:
+        if self.prediction not in get_args(Prediction):
+            raise OptionError(f"prediction={self.prediction!r}: there are {', '.join(get_args(Prediction))}")
+        if self.prediction == "epsilon" and bool((self.alpha == 0).any()):
+            raise OptionError(
+                "a network that predicts noise says nothing where alpha is 0 (zero terminal SNR): train it with "
+                "prediction_type='v_prediction', or leave the scheduler's betas as they are"
+            )
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any) -> Diffusion:
+        """The noise levels and prediction type of a diffusers scheduler.
+
+        Raises:
+            OptionError: the scheduler has neither `alphas_cumprod` nor flow-matching `sigmas`.
+        """
+        levels = scheduler.config.num_train_timesteps
+        if hasattr(scheduler, "alphas_cumprod"):
+            signal = scheduler.alphas_cumprod.double()
+            alpha, sigma = signal.sqrt().float(), (1 - signal).sqrt().float()
+            return cls(alpha, sigma, cast(Prediction, scheduler.config.prediction_type))
+        if "FlowMatch" in type(scheduler).__name__:
+            sigma = torch.arange(1, levels + 1, dtype=torch.float64) / levels
+            sigma = torch.cat([sigma.new_zeros(1), sigma]).float()  # timestep t in [0, T] is sigma = t / T
+            return cls(1 - sigma, sigma, "flow")
+        raise OptionError(
+            f"{type(scheduler).__name__} has neither alphas_cumprod nor flow-matching sigmas; use a DDPM one"
+        )
+
+    def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """``x_t`` of samples `(N, ...)` at timesteps `(N,)`."""
+        return self.at(self.alpha, timesteps, x0) * x0 + self.at(self.sigma, timesteps, x0) * noise
+
+    def to_x0(self, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """``x_0`` that the network's `output` for `noisy` at `timesteps` stands for."""
+        alpha, sigma = self.at(self.alpha, timesteps, noisy), self.at(self.sigma, timesteps, noisy)
+        if self.prediction == "sample":
+            return output
+        if self.prediction == "v_prediction":
+            return alpha * noisy - sigma * output
+        if self.prediction == "flow":
+            return noisy - sigma * output
+        return (noisy - sigma * output) / alpha
+
+    def at(self, levels: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
+        """`levels` (alpha or sigma) at timesteps `(N,)`, shaped to multiply samples like `like`."""
+        values = levels.to(like.device)[timesteps.to(like.device)].to(like.dtype)
+        return values.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,157 @@
+"""Adversarial distillation: the loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from advloss import Adversary, Report
+from advloss_distill import _checkpoint
+from advloss_distill._denoiser import Denoiser
+from advloss_distill._score import score_distillation
+from advloss_distill._simulation import BackwardSimulation, Conditions
+
+
+class Data(Protocol):
+    """What the student is to make, and what it is compared with."""
+
+    def conditions(self, count: int) -> Conditions:
+        """Conditions to make `count` samples for."""
+
+    def real(self, condition: Conditions) -> Tensor:
+        """Real samples `(N, ...)` of these conditions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One iteration: the two players' losses, on the device until read."""
+
+    iteration: int
+    generator_loss: Tensor
+    distillation_loss: Tensor | None
+    report: Report
+
+    def as_dict(self) -> dict[str, float]:
+        """Numbers for a log line or a tracker."""
+        numbers = {"iteration": float(self.iteration), "generator_loss": float(self.generator_loss)}
+        if self.distillation_loss is not None:
+            numbers["distillation_loss"] = float(self.distillation_loss)
+        return {**numbers, **{f"discriminator/{name}": value for name, value in self.report.as_dict().items()}}
+
+
+class Distillation:
+    """A student on its way to few steps: everything that changes in training, and the loop that changes it.
+
+    Args:
+        denoiser: how teacher and student are called.
+        teacher: the many-step model; it is only read, and never prepared (its weights must not reach a checkpoint).
+        student: starts as a copy of the teacher.
+        adversary: judges samples on `denoiser.judged(condition, step)`; it is prepared here.
+        simulation: the student's inputs.
+        data: real samples and conditions.
+        optimizer: of the student.
+        scheduler: of the student's learning rate, or None.
+        distillation_weight: of the teacher's term (`score_distillation`); at 0 the teacher is never run.
+        ema_decay: of the averaged student.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        teacher: nn.Module,
+        student: nn.Module,
+        adversary: Adversary,
+        simulation: BackwardSimulation,
+        data: Data,
+        optimizer: Optimizer,
+        scheduler: Any = None,
+        *,
+        accelerator: Accelerator,
+        distillation_weight: float = 0.0,
+        ema_decay: float = 0.995,
+    ) -> None:
+        self.accelerator = accelerator
+        self.denoiser, self.simulation, self.data = denoiser, simulation, data
+        self.teacher = teacher.requires_grad_(False).eval().to(accelerator.device)
+        self.adversary = adversary.prepare(accelerator)
+        self.student, self.optimizer = accelerator.prepare(student, optimizer)
+        self.scheduler = scheduler
+        self.distillation_weight = distillation_weight
+        self.ema = EMAModel(student.parameters(), decay=ema_decay, foreach=True)
+        self.ema.to(accelerator.device)
+        self.iteration = 0
+
+    def run(self, iterations: int, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
+        """Train until `iterations` are done, counted from the very first; `on_progress` is called after each."""
+        if not self.simulation.ready:
+            self.simulation.fill(self._x0, self._shape(), self.data.conditions, self.accelerator.device)
+        while self.iteration < iterations:
+            progress = self.step()
+            on_progress(progress)
+
+    def step(self) -> Progress:
+        """One iteration: the student's turn, then the discriminator's on the same samples."""
+        device, simulation = self.accelerator.device, self.simulation
+        noise = torch.randn(simulation.fresh, *self._shape(), device=device)
+        noisy, condition = simulation.inputs(noise, self.data.conditions(simulation.fresh))
+        x0 = self._x0(noisy, simulation.timesteps.to(device), condition)
+        simulation.advance(x0, condition)
+        real = self.data.real(condition)
+        judged = self.denoiser.judged(condition, simulation.steps.to(device))
+
+        adversarial = self.adversary.generator_loss(x0, real=real, condition=judged)
+        distilled = self._distillation_term(x0, condition)
+        self.accelerator.backward(adversarial if distilled is None else adversarial + distilled)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.ema.step(self.student.parameters())
+
+        report = self.adversary.discriminator_step(real, x0, condition=judged)
+        self.iteration += 1
+        return Progress(
+            iteration=self.iteration,
+            generator_loss=adversarial.detach(),
+            distillation_loss=None if distilled is None else distilled.detach(),
+            report=report,
+        )
+
+    def averaged_student(self) -> nn.Module:
+        """A copy of the student with the averaged weights."""
+        student = copy.deepcopy(self.accelerator.unwrap_model(self.student))
+        self.ema.copy_to(student.parameters())
+        return student.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; a complete one is always there. Call it in every process."""
+        _checkpoint.save(self, folder)
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint. Call it in every process.
+
+        Raises:
+            advloss.StateError: there is none, or it does not fit.
+        """
+        _checkpoint.load(self, folder)
+
+    def _x0(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        return self.denoiser.x0(self.student, noisy, timesteps, condition)
+
+    def _distillation_term(self, x0: Tensor, condition: Conditions) -> Tensor | None:
+        if self.distillation_weight == 0:
+            return None
+        return self.distillation_weight * score_distillation(self.denoiser, self.teacher, x0, condition)
+
+    def _shape(self) -> tuple[int, ...]:
+        config = self.accelerator.unwrap_model(self.student).config
+        return config.in_channels, config.sample_size, config.sample_size

@@ -1,0 +1,11 @@
+from ._classifier import Classifier as Classifier
+from ._classifier import train_classifier as train_classifier
+from ._data import Digits as Digits
+from ._evaluation import Evaluation as Evaluation
+from ._evaluation import Figures as Figures
+from ._evaluation import table as table
+from ._picture import picture as picture
+from ._teacher import student_scheduler as student_scheduler
+from ._teacher import teacher_network as teacher_network
+from ._teacher import teacher_scheduler as teacher_scheduler
+from ._teacher import train_teacher as train_teacher

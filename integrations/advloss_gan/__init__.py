@@ -1,0 +1,8 @@
+"""Training a GAN by itself: the base case of an adversarial loss.
+
+Public names load on first use; `__init__.pyi` lists them.
+"""
+
+from advloss.lazy import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

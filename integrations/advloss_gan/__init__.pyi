@@ -1,0 +1,10 @@
+from ._files import new_file as new_file
+from ._files import save_generator as save_generator
+from ._generator import MLPGenerator as MLPGenerator
+from ._metrics import ModeMetrics as ModeMetrics
+from ._metrics import mode_metrics as mode_metrics
+from ._mixture import GaussianMixture as GaussianMixture
+from ._mixture import ring as ring
+from ._picture import save_picture as save_picture
+from ._trainer import GANResult as GANResult
+from ._trainer import train_gan as train_gan

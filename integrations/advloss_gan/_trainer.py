@@ -1,0 +1,149 @@
+"""The game of a generator and an adversary, whole in one function."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from advloss import Adversary, InputError, MakeOptimizer, OptionError, Report
+from advloss_gan._interrupt import interruptible
+
+DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANResult:
+    """What a training has made.
+
+    Attributes:
+        generator: the moving average of the generator, in eval mode, on the device of the training.
+        steps: generator steps that were taken.
+        seconds: wall-clock time of the loop.
+        interrupted: True when Ctrl-C ended it.
+    """
+
+    generator: nn.Module
+    steps: int
+    seconds: float
+    interrupted: bool
+
+
+def train_gan(
+    generator: nn.Module,
+    adversary: Adversary,
+    real: Iterable[Tensor],
+    *,
+    latent_features: int,
+    steps: int,
+    discriminator_steps: int = 1,
+    generator_optimizer: MakeOptimizer = DEFAULT_OPTIMIZER,
+    ema_decay: float = 0.999,
+    accelerator: Accelerator | None = None,
+    log: Path | None = None,
+    on_step: Callable[[int, nn.Module], None] | None = None,
+) -> GANResult:
+    """Train `generator` in place against `adversary`. Ctrl-C ends the training after the step it falls into.
+
+    Args:
+        generator: ``generator(latent)`` -> samples, from standard normal noise `(N, latent_features)`.
+        adversary: the other player; it is prepared here.
+        real: this process's batches `(N, ...)`; read again from its start when it ends.
+        latent_features: length of the noise.
+        steps: generator steps.
+        discriminator_steps: discriminator steps before each of them, every one on a fresh batch.
+        generator_optimizer: from parameters to the generator's optimizer.
+        ema_decay: of the moving average of the generator's weights, by generator step.
+        accelerator: device, precision and processes; default `Accelerator()`.
+        log: a file that gets a JSON line a step: the generator's loss and the last discriminator step's report,
+            as the main process sees them.
+        on_step: called on the main process after each step, with its number (from 1) and the averaged generator.
+
+    Raises:
+        OptionError: a number of steps below 1, or a decay outside [0, 1).
+        InputError: `real` has ended and cannot be read again, or its samples do not suit the discriminator.
+        NonFiniteError: the training has diverged.
+    """
+    _check(steps, discriminator_steps, ema_decay)
+    accelerator = accelerator or Accelerator()
+    model, optimizer = accelerator.prepare(generator, generator_optimizer(generator.parameters()))
+    adversary.prepare(accelerator)
+    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=False).eval()
+    batches = _endless(real)
+    done, start = 0, time.perf_counter()
+
+    def draw() -> tuple[Tensor, Tensor]:
+        batch = next(batches).to(accelerator.device)
+        return batch, torch.randn(len(batch), latent_features, device=accelerator.device)
+
+    with ExitStack() as stack:
+        asked_to_stop = stack.enter_context(interruptible())
+        lines = stack.enter_context(log.open("w", buffering=1)) if log and accelerator.is_main_process else None
+        bar = stack.enter_context(tqdm(total=steps, disable=None if accelerator.is_main_process else True))
+        while done < steps and not _anywhere(accelerator, asked_to_stop()):
+            for _ in range(discriminator_steps):
+                batch, latent = draw()
+                with torch.no_grad():
+                    fake = model(latent)
+                report = adversary.discriminator_step(batch, fake)
+
+            batch, latent = draw()
+            loss = adversary.generator_loss(model(latent), batch)
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            ema.update_parameters(generator)
+
+            done += 1
+            bar.update()
+            if lines:
+                print(_line(done, loss, report), file=lines)
+            if on_step and accelerator.is_main_process:
+                on_step(done, ema.module)
+
+    return GANResult(
+        generator=ema.module, steps=done, seconds=time.perf_counter() - start, interrupted=done < steps
+    )
+
+
+def _check(steps: int, discriminator_steps: int, ema_decay: float) -> None:
+    for name, value in (("steps", steps), ("discriminator_steps", discriminator_steps)):
+        if value < 1:
+            raise OptionError(f"{name}={value!r}: give a whole number, 1 or more")
+    if not 0 <= ema_decay < 1:
+        raise OptionError(f"ema_decay={ema_decay!r}: give a number from 0 (no average) to below 1, such as 0.999")
+
+
+def _endless(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """`batches` over and over."""
+    while True:
+        batch = None
+        for batch in batches:
+            yield batch
+        if batch is None:
+            raise InputError("there are no more real batches: give an iterable that can be read again (a DataLoader)")
+
+
+def _anywhere(accelerator: Accelerator, asked: bool) -> bool:
+    """Whether any process is asked to stop; all of them get the same answer."""
+    if asked:
+        accelerator.set_trigger()
+    return accelerator.check_trigger()
+
+
+def _line(step: int, loss: Tensor, report: Report) -> str:
+    """A step as JSON; a value that is not finite is null."""
+    numbers = {f"discriminator/{name}": value for name, value in report.as_dict().items() if name != "step"}
+    numbers = {"generator/loss": float(loss.detach()), **numbers}
+    return json.dumps({"step": step, **{name: v if math.isfinite(v) else None for name, v in numbers.items()}})

@@ -1,0 +1,267 @@
+"""What a call may touch: `generator_loss` the samples' gradient and nothing else, a failed step nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from core_tools import assert_same, built_in, condition_for, copied, images, patch, samples, small, snapshot
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import advloss
+
+REGULARIZERS = {"lecam": {"weight": 0.1}}
+COUNTERS = ("/saved/counters/generator", "/saved/counters/discriminator")
+
+
+def adversary_of(name: str) -> advloss.Adversary:
+    """One that has taken a step, so that every buffer, moment and moving average holds something."""
+    discriminator = small(name)
+    for p in discriminator.parameters():
+        p.grad = torch.rand_like(p) if p.requires_grad else None  # what a script left there stays there
+    adversary = advloss.Adversary(discriminator, "hinge", REGULARIZERS, seed=3)
+    adversary.discriminator_step(samples(name), samples(name), condition_for(name))
+    return adversary
+
+
+def leaves_of(loss: Tensor) -> set[int]:
+    """Ids of the tensors that a backward from `loss` would give gradients to."""
+    found, todo, seen = set(), [loss.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        todo.extend(following for following, _ in node.next_functions)
+    return found
+
+
+@pytest.mark.parametrize("name", built_in("discriminator"))
+def test_generator_loss_touches_only_the_gradient_of_fake(name: str) -> None:
+    adversary = adversary_of(name)
+    real, fake, condition = samples(name), samples(name).requires_grad_(), condition_for(name)
+    given = copied((real, fake, condition))
+    before = snapshot(adversary)
+
+    loss = adversary.generator_loss(fake, real, condition)
+    assert leaves_of(loss) == {id(fake)}
+    loss.backward()
+
+    assert_same(snapshot(adversary), before, but=COUNTERS)
+    assert_same((real, fake, condition), given)
+    assert fake.grad is not None
+    assert fake.grad.abs().sum() > 0
+    assert real.grad is None
+
+
+@pytest.mark.parametrize("name", built_in("discriminator"))
+def test_discriminator_step_leaves_the_script_alone(name: str) -> None:
+    adversary = adversary_of(name)
+    gradients = [copied(p.grad) for p in adversary.discriminator.parameters()]
+    flags = [(p.requires_grad, p.is_leaf) for p in adversary.discriminator.parameters()]
+    source = samples(name).requires_grad_()
+    real, fake, condition = samples(name), source * 1.0, condition_for(name)
+    fake.retain_grad()
+    given, random_state = copied((real, fake, source, condition)), torch.get_rng_state()
+
+    adversary.discriminator_step(real, fake, condition)
+
+    assert_same((real, fake, source, condition), given)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert fake.grad is None
+    assert source.grad is None
+    assert not real.requires_grad
+    assert_same([p.grad for p in adversary.discriminator.parameters()], gradients)
+    assert [(p.requires_grad, p.is_leaf) for p in adversary.discriminator.parameters()] == flags
+    fake.sum().backward()  # the model's graph is whole
+    assert torch.equal(source.grad, torch.ones_like(source))
+
+
+class WeightGradients(TorchDispatchMode):
+    """Counts convolution backwards that computed a weight's gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks: list[list[bool]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten.convolution_backward.default:
+            self.masks.append(list(args[-1]))
+        return function(*args, **(kwargs or {}))
+
+
+def test_generator_backward_computes_no_weight_gradient() -> None:
+    adversary = advloss.Adversary(patch(norm="spectral"), seed=0)
+    fake = images().requires_grad_()
+    loss = adversary.generator_loss(fake)
+    with WeightGradients() as seen:
+        loss.backward()
+    assert len(seen.masks) == 3
+    assert all(mask == [True, False, False] for mask in seen.masks)
+    assert all(p.grad is None for p in adversary.discriminator.parameters())
+
+
+class Trap(nn.Module):
+    """A discriminator with buffers and noise that raises on demand in its forward or backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = patch(norm="spectral")
+        self.register_buffer("calls", torch.zeros((), dtype=torch.float64))
+        self.armed = ""
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        self.calls += 1
+        logits = self.inner(nn.functional.dropout(samples))
+        if self.armed == "forward":
+            raise RuntimeError("trap in forward")
+        if self.armed == "backward" and logits.requires_grad:
+            logits.register_hook(self.spring)
+        return logits
+
+    def spring(self, gradient: Tensor) -> Tensor:
+        raise RuntimeError("trap in backward")
+
+
+class TrapLoss:
+    """A loss of a user's own that raises on demand."""
+
+    def __init__(self) -> None:
+        self.armed = False
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        if self.armed:
+            raise RuntimeError("trap in loss")
+        return (fake_logits - real_logits).mean()
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        if self.armed:
+            raise RuntimeError("trap in loss")
+        return -fake_logits.mean()
+
+
+@pytest.fixture
+def trapped() -> Iterator[advloss.Adversary]:
+    regularizers = {"r1": {"weight": 1.0}, "lecam": {"weight": 0.1}}
+    adversary = advloss.Adversary(Trap(), TrapLoss(), regularizers, ["diffaugment"], max_grad_norm=1.0, seed=0)
+    adversary.discriminator_step(images(), images())
+    yield adversary
+
+
+def arm(adversary: advloss.Adversary, where: str) -> None:
+    adversary.discriminator.armed = where
+    adversary.loss.armed = where == "loss"
+
+
+@pytest.mark.parametrize("where", ["forward", "loss", "backward"])
+def test_generator_turn_that_raises_changes_nothing(trapped: advloss.Adversary, where: str) -> None:
+    fake = images().requires_grad_()
+    before = snapshot(trapped)
+    arm(trapped, where)
+    with pytest.raises(RuntimeError, match=f"trap in {where}"):
+        trapped.generator_loss(fake).backward()
+    assert_same(snapshot(trapped), before, but=COUNTERS if where == "backward" else ())
+    arm(trapped, "")
+    trapped.generator_loss(fake).backward()
+    assert fake.grad is not None
+
+
+@pytest.mark.parametrize("where", ["forward", "loss", "backward"])
+def test_discriminator_step_that_raises_changes_nothing(trapped: advloss.Adversary, where: str) -> None:
+    real, fake = images(), images().requires_grad_()
+    before = snapshot(trapped)
+    arm(trapped, where)
+    with pytest.raises(RuntimeError, match=f"trap in {where}"):
+        trapped.discriminator_step(real, fake)
+    assert_same(snapshot(trapped), before, but=COUNTERS if where == "backward" else ())
+    assert fake.grad is None
+    arm(trapped, "")
+    assert not trapped.discriminator_step(real, fake).skipped
+
+
+def test_the_model_is_not_trained_to_help_the_discriminator() -> None:
+    """A reconstruction that is not detached would also be trained by the discriminator's loss."""
+    model = nn.Conv2d(3, 3, 1).double()
+    adversary = advloss.Adversary(patch(), "hinge", {"r2": {}}, seed=0)
+    adversary.discriminator_step(images(), model(images()))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_spectral_norm_is_moved_by_the_discriminators_turn_only() -> None:
+    adversary = advloss.Adversary(patch(norm="spectral"), seed=0)
+    vectors = [b.clone() for b in adversary.discriminator.buffers()]
+    for _ in range(3):
+        adversary.generator_loss(images().requires_grad_())
+    assert_same(list(adversary.discriminator.buffers()), vectors)
+    adversary.discriminator_step(images(), images())
+    assert not all(torch.equal(b, v) for b, v in zip(adversary.discriminator.buffers(), vectors))
+
+
+class Reassigns(nn.Module):
+    """Buffers written in the three ways that people write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(2, 1)
+        for name in ("in_place", "assigned", "filled"):
+            self.register_buffer(name, torch.zeros(()))
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        self.in_place += 1
+        self.assigned = self.assigned + 1
+        self.filled.copy_(self.filled + 1)
+        return self.dense(samples)
+
+
+@pytest.mark.parametrize("call", ["discriminator_step", "discriminator_loss"])
+def test_buffers_are_kept_however_a_discriminator_writes_them(call: str) -> None:
+    discriminator = Reassigns()
+    adversary = advloss.Adversary(discriminator, seed=0)
+    adversary.generator_loss(torch.rand(4, 2))
+    assert [float(b) for b in discriminator.buffers()] == [0, 0, 0]
+    getattr(adversary, call)(torch.rand(4, 2), torch.rand(4, 2))
+    assert [float(b) for b in discriminator.buffers()] == [2, 2, 2]
+
+
+def test_flags_of_a_partly_frozen_discriminator_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    discriminator = patch(norm="batch").eval()
+    first = next(discriminator.parameters()).requires_grad_(False)
+    start = first.clone()
+    adversary = advloss.Adversary(discriminator, seed=0)
+    adversary.generator_loss(images().requires_grad_()).backward()
+    adversary.discriminator_step(images(), images())
+    assert not discriminator.training
+    assert not first.requires_grad
+    assert torch.equal(first, start)
+    assert first.grad is None
+
+
+def run_all(adversary: advloss.Adversary) -> list[Callable[[], object]]:
+    real, fake = images(), images()
+    return [
+        lambda: adversary.generator_loss(fake, real),
+        lambda: adversary.discriminator_step(real, fake),
+        lambda: adversary.discriminator_loss(real, fake),
+        lambda: adversary.load_state_dict(copied(adversary.state_dict())),
+    ]
+
+
+def test_no_call_works_without_gradients_being_asked_for() -> None:
+    """Under no_grad `generator_loss` is a number, for evaluation."""
+    adversary = advloss.Adversary(patch(), seed=0)
+    with torch.no_grad():
+        value = adversary.generator_loss(images())
+    assert not value.requires_grad
+
+
+def test_every_call_leaves_the_global_random_state() -> None:
+    adversary = advloss.Adversary(patch(), "wgan-gp", augmentations=["diffaugment", "instance-noise"], seed=0)
+    for call in run_all(adversary):
+        state = torch.get_rng_state()
+        call()
+        assert torch.equal(torch.get_rng_state(), state)
