@@ -95,7 +95,7 @@ class Adversary:
         self._skipped_in_a_row = 0
         self._seed = int(torch.randint(2**62, ())) if seed is None else seed
         self._runtime = Runtime()
-        self._seen_features: tuple[Tensor, int, list[Tensor]] | None = None
+        self._seen_features: tuple[Tensor, tuple[int, torch.dtype | None], list[Tensor]] | None = None
         self._stateful = nn.ModuleDict(
             {
                 "discriminator": player_of(self.discriminator),
@@ -156,10 +156,10 @@ class Adversary:
                 with torch.no_grad():
                     real_logits = judge(real.to(self._dtype), condition if real_condition is None else real_condition)
             loss = self.weight * self.loss.generator(fake_logits, real_logits)
+            if judge.player is not self.discriminator and not self.augmentations:
+                features = [feature.detach() for feature in judge.features(fake)]
+                self._seen_features = fake.detach(), (fake._version, _precision(fake)), features
         self._calls["generator"] += 1
-        if judge.player is not self.discriminator and not self.augmentations:
-            features = [feature.detach() for feature in judge.features(fake)]
-            self._seen_features = fake.detach(), fake._version, features
         return loss
 
     def discriminator_step(
@@ -311,10 +311,10 @@ class Adversary:
         """Features of the fakes that the generator's turn has just computed, unless they have changed since."""
         if self._seen_features is None or samples.requires_grad:
             return None
-        seen, version, features = self._seen_features
+        seen, made, features = self._seen_features
         same = samples.data_ptr() == seen.data_ptr() and samples.shape == seen.shape
         same = same and samples.stride() == seen.stride() and samples.dtype == seen.dtype
-        return features if same and samples._version == version == seen._version else None
+        return features if same and made == (samples._version, _precision(samples)) else None
 
     def _after_step(self, turn: Turn) -> None:
         if self.scheduler is not None:
@@ -364,3 +364,9 @@ class Adversary:
     @property
     def _dtype(self) -> torch.dtype:
         return self._update.parameters[0].dtype
+
+
+def _precision(samples: Tensor) -> torch.dtype | None:
+    """What autocast computes in at this place; None where it is off."""
+    device = samples.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -20,7 +20,8 @@ def check_combination(
 ) -> None:
     """Raise CombinationError for a rule that is broken."""
     for name, (regularizer, _) in regularizers.items():
-        _check_second_order(name, getattr(regularizer, "second_order", None), discriminator, spec)
+        _check_features(name, regularizer, discriminator)
+        _check_second_order(name, regularizer, discriminator, spec)
     dims = getattr(discriminator, "dims", None)
     for name, (_, augmentation_spec) in augmentations.items():
         if isinstance(augmentation_spec, AugmentationSpec) and dims is not None and dims not in augmentation_spec.dims:
@@ -30,15 +31,20 @@ def check_combination(
             )
 
 
-def _check_second_order(name: str, through: str | None, discriminator: nn.Module, spec: Spec | None) -> None:
-    features = isinstance(discriminator, FeatureDiscriminator)
-    if through == "features" and not features:
+def _check_features(name: str, regularizer: Any, discriminator: nn.Module) -> None:
+    by_features = "features" in (getattr(regularizer, "inputs", None), getattr(regularizer, "second_order", None))
+    if by_features and not isinstance(discriminator, FeatureDiscriminator):
         raise CombinationError(
             f"regularizer {name!r} with inputs='features' differentiates by a discriminator's frozen features, and "
             f"{type(discriminator).__name__} has none; use inputs='samples'"
         )
-    if through == "samples" and isinstance(spec, DiscriminatorSpec) and not spec.double_backward:
-        other = "inputs='features' or " if features else ""
+
+
+def _check_second_order(name: str, regularizer: Any, discriminator: nn.Module, spec: Spec | None) -> None:
+    if getattr(regularizer, "second_order", None) != "samples":
+        return
+    if isinstance(spec, DiscriminatorSpec) and not spec.double_backward:
+        other = "inputs='features' or " if isinstance(discriminator, FeatureDiscriminator) else ""
         raise CombinationError(
             f"regularizer {name!r} differentiates the discriminator twice, and {spec.name!r} has no double backward; "
             f"for r1 and r2 use {other}method='finite-difference'; drop the others"
