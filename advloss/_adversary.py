@@ -90,6 +90,7 @@ class Adversary:
         self.discriminator_start_step = start_step if discriminator_start_step is None else discriminator_start_step
         self.max_skipped = max_skipped
         self.step = 0
+        self._unconditional = isinstance(spec, DiscriminatorSpec) and not spec.conditions
         self._is_image = isinstance(spec, DiscriminatorSpec) and spec.value_range == (-1.0, 1.0) and 2 in spec.dims
         self._calls = {"generator": 0, "discriminator": 0}
         self._skipped_in_a_row = 0
@@ -314,6 +315,7 @@ class Adversary:
         seen, made, features = self._seen_features
         same = samples.data_ptr() == seen.data_ptr() and samples.shape == seen.shape
         same = same and samples.stride() == seen.stride() and samples.dtype == seen.dtype
+        same = same and samples._version == seen._version
         return features if same and made == (samples._version, _precision(samples)) else None
 
     def _after_step(self, turn: Turn) -> None:
@@ -343,7 +345,7 @@ class Adversary:
     def _check(self, samples: Tensor, name: str, condition: Condition | None) -> None:
         _inputs.check_samples(name, samples, self.discriminator)
         _inputs.check_device(name, samples, self._update.parameters[0].device)
-        _inputs.check_condition(name, condition, len(samples), self.discriminator)
+        _inputs.check_condition(name, condition, len(samples), self.discriminator, self._unconditional)
 
     def _check_finite(self, **samples: Tensor) -> None:
         """Where reading a value costs no synchronization and cannot leave other processes waiting."""

@@ -66,18 +66,24 @@ def check_device(name: str, samples: Tensor, device: torch.device) -> None:
         )
 
 
-def check_condition(name: str, condition: Condition | None, count: int, discriminator: nn.Module) -> None:
-    """Raise InputError unless `condition` is what `discriminator` was built for."""
+def check_condition(
+    name: str, condition: Condition | None, count: int, discriminator: nn.Module, unconditional: bool = False
+) -> None:
+    """Raise InputError unless `condition` is what `discriminator` was built for; `unconditional` says that it takes none."""
     takes = {kind: size for kind, attr in _CONDITIONS.items() if (size := _declared(discriminator, attr))}
-    says = any(hasattr(discriminator, attr) for attr in _CONDITIONS.values())
+    options = [attr for attr in _CONDITIONS.values() if hasattr(discriminator, attr)]
     if condition is None:
         if takes:
             raise InputError(f"the {name} condition is missing; this discriminator was built with {_options(takes)}")
         return
-    if says and not takes:
+    if unconditional:
+        raise InputError(
+            f"a {name} condition is given, but a {type(discriminator).__name__} takes none; try 'projection'"
+        )
+    if options and not takes:
         raise InputError(
             f"a {name} condition is given, but this discriminator was built without one; "
-            f"build it with {' or '.join(f'{attr}=' for attr in _CONDITIONS.values() if hasattr(discriminator, attr))}"
+            f"build it with {' or '.join(f'{attr}=' for attr in options)}"
         )
     parts = condition if isinstance(condition, Mapping) else {"": condition}
     if isinstance(condition, Mapping) and takes.keys() - condition.keys():
