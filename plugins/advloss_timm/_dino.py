@@ -19,7 +19,7 @@ def dino(
     backbone: str = "vit_small_patch16_224.dino",
     pretrained: bool = True,
     checkpoint_path: str | Path | None = None,
-    blocks: Sequence[int] = (2, 5, 8, 11),
+    blocks: Sequence[int] | None = None,
     readout: Readout = "add",
     in_channels: int = 3,
     resolution: int = 224,
@@ -38,7 +38,8 @@ def dino(
         backbone: any vision transformer of timm.
         pretrained: load its weights; False is for tests.
         checkpoint_path: load them from this file instead.
-        blocks: the blocks whose tokens are judged, beside the patch embedding, which comes first.
+        blocks: the blocks whose tokens are judged, beside the patch embedding, which comes first; default the last of
+            each quarter: 2, 5, 8 and 11 of twelve, as published.
         readout: ``"add"`` (as published) adds the class token to each patch; ``"patches"`` leaves it out.
         in_channels: 3, or 1 for grey images.
         resolution: side of the images that the backbone sees, a multiple of its patch.

@@ -27,13 +27,13 @@ class TokenFeatures(nn.Module):
     Args:
         model: a timm vision transformer, with `forward_intermediates`, `blocks` and `patch_embed`.
         images: what samples pass first.
-        blocks: which blocks, counted from 0, ascending.
+        blocks: which blocks, counted from 0, ascending; None for the last of each quarter.
         readout: see above.
     """
 
     dims = 2
 
-    def __init__(self, model: Any, images: ImageInput, blocks: Sequence[int], readout: Readout = "add") -> None:
+    def __init__(self, model: Any, images: ImageInput, blocks: Sequence[int] | None, readout: Readout = "add") -> None:
         super().__init__()
         if readout not in ("add", "patches"):
             raise OptionError(f"readout={readout!r}; give 'add' or 'patches'")
@@ -95,7 +95,9 @@ def check_transformer(model: Any, name: str, size: int) -> None:
         raise OptionError(f"backbone={name!r} gives {tuple(ok[0].shape)} for tokens; {way_out}")
 
 
-def _checked(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
+def _checked(blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    if blocks is None:
+        return tuple(sorted({max(quarter * depth // 4 - 1, 0) for quarter in (1, 2, 3, 4)}))
     given = tuple(blocks) if isinstance(blocks, Sequence) and not isinstance(blocks, str) else ()
     whole = all(isinstance(block, int) and not isinstance(block, bool) for block in given)
     if not given or not whole or list(given) != sorted(set(given)) or given[0] < 0 or given[-1] >= depth:

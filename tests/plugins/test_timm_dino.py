@@ -215,3 +215,9 @@ def test_half_precision_and_compile():
 def test_bad_options(options, words):
     with pytest.raises(OptionError, match=words):
         dino(**{**TINY, **options})
+
+
+def test_default_blocks_end_each_quarter_of_any_depth():
+    discriminator = create_discriminator("dino", **{**TINY, "blocks": None})
+    assert len(discriminator.features.model.blocks) == 6
+    assert discriminator.features.blocks == (0, 2, 3, 5)
