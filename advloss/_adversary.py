@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +26,7 @@ from advloss._rules import check_combination
 from advloss._runtime import Runtime
 from advloss._turn import Turn, not_finite, report_of, take_turn
 from advloss._update import Update, commit
-from advloss.errors import CombinationError, NonFiniteError, OptionError
+from advloss.errors import CombinationError, NonFiniteError, OptionError, StateError
 from advloss.specs import DiscriminatorSpec, LossSpec
 
 Components = Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
@@ -94,7 +95,7 @@ class Adversary:
         self._is_image = isinstance(spec, DiscriminatorSpec) and spec.value_range == (-1.0, 1.0) and 2 in spec.dims
         self._calls = {"generator": 0, "discriminator": 0}
         self._skipped_in_a_row = 0
-        self._seed = int(torch.randint(2**62, ())) if seed is None else seed
+        self._seed = int(torch.randint(2**62, ()) if seed is None else seed)
         self._runtime = Runtime()
         self._seen_features: tuple[Tensor, tuple[int, torch.dtype | None], list[Tensor]] | None = None
         self._stateful = nn.ModuleDict(
@@ -261,7 +262,19 @@ class Adversary:
         Raises:
             StateError: it is from an adversary built otherwise, or holds NaN. Nothing has changed.
         """
-        _state.check_fits(self.state_dict(), state)
+        before, begun = copy.deepcopy(self.state_dict()), False
+        try:
+            _state.check_fits(before, state)
+            begun = True
+            self._take_up(state)
+        except Exception as error:
+            if begun:
+                self._take_up(before)
+            if isinstance(error, StateError):
+                raise
+            raise StateError(f"this is no adversary's state ({type(error).__name__}: {error})") from error
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
         self.discriminator.load_state_dict(state["discriminator"])
         for name, module in self._stateful["regularizers"].items():  # type: ignore[operator]
             module.load_state_dict(state["regularizers"][name])

@@ -63,9 +63,7 @@ def _list(given: argparse.Namespace) -> None:
         for row in table:
             print(*(cell.ljust(width) for cell, width in zip(row, widths)), row[3], sep="  ")
     else:
-        raise UnknownComponentError(
-            f"nothing matches {given.pattern!r}" + (f" among {given.kind}s" if given.kind else "")
-        )
+        raise UnknownComponentError(f"no {given.kind or 'component'} matches {given.pattern!r}")
 
 
 def _show(given: argparse.Namespace) -> None:

@@ -186,7 +186,10 @@ def _row(ep: EntryPoint, kind: Kind, spec: Spec) -> Entry:
 
 def install_line(spec: Spec, distribution: str) -> str:
     """What brings a component's missing packages."""
-    return f"pip install '{distribution}[{spec.extra}]'" if spec.extra else f"pip install {' '.join(spec.requires)}"
+    if spec.extra:
+        return f"pip install '{distribution}[{spec.extra}]'"
+    packages = list(dict.fromkeys(name.partition(".")[0] for name in spec.requires))
+    return f"pip install {' '.join([name for name in packages if find_spec(name) is None] or packages)}"
 
 
 def _failed(ep: EntryPoint, reason: str) -> Entry:

@@ -5,6 +5,8 @@ A file appears whole or not at all: it is written under a temporary name, flushe
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import os
 import tempfile
@@ -29,7 +31,7 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
     try:
-        save_file(tensors, temporary, metadata={"format": FORMAT, "tree": tree})
+        save_file(tensors, temporary, metadata={"format": FORMAT, "tree": tree, "digest": _digest(tree, tensors)})
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -52,6 +54,8 @@ def load_state(path: Path) -> Any:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise StateError(f"{path} has format {metadata.get('format')!r}; expected {FORMAT!r}")
+        if metadata["digest"] != _digest(metadata["tree"], tensors):
+            raise ValueError("its digest differs")
         return _unpack(json.loads(metadata["tree"]), tensors)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, StateError):
@@ -60,9 +64,9 @@ def load_state(path: Path) -> Any:
 
 
 def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise StateError unless `given` has the parts, tensor names and shapes of `own`, and finite weights.
+    """Raise StateError unless `given` has the parts, tensor names, types and shapes of `own`, and finite values.
 
-    The optimizer's moments and an unfinished accumulation come and go, so they are checked against the parameters.
+    An unfinished accumulation may hold NaN: its step is skipped.
     """
     if not isinstance(given, Mapping) or own.keys() != given.keys():
         found = sorted(given) if isinstance(given, Mapping) else type(given).__name__
@@ -77,15 +81,49 @@ def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             if not isinstance(other, Tensor) or tensor.shape != other.shape:
                 shape = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
                 raise StateError(f"{part}: {name} is {tuple(tensor.shape)} here, {shape} in the state")
+            if tensor.is_floating_point() != other.is_floating_point():
+                raise StateError(f"{part}: {name} is {tensor.dtype} here, {other.dtype} in the state")
             if other.is_floating_point() and not bool(other.isfinite().all()):
                 raise StateError(f"{part}: {name} holds NaN or infinity in the state; use an older checkpoint")
     if own["counters"].keys() != given["counters"].keys() or own["update"].keys() != given["update"].keys():
         raise StateError("counters or optimizer of the state are from another version of advloss")
-    groups, other_groups = (s["update"]["optimizer"]["param_groups"] for s in (own, given))
-    if [len(g["params"]) for g in groups] != [len(g["params"]) for g in other_groups]:
-        raise StateError("the optimizer's parameter groups differ; build the adversary as it was")
+    counts = {**given["counters"], "micro-batches": given["update"]["count"]}
+    if not all(type(n) is int and (n >= 0 or name == "seed") for name, n in counts.items()):
+        raise StateError(f"counters of the state are {counts}; they are whole numbers")
+    _check_optimizer(own["update"]["optimizer"], given["update"]["optimizer"])
     if (own["scheduler"] is None) != (given["scheduler"] is None):
         raise StateError("only one of the two has a scheduler; build the adversary as it was")
+
+
+def _check_optimizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Moments appear with the first step: they are compared where both have them."""
+    groups, others = own["param_groups"], given["param_groups"]
+    if [len(g["params"]) for g in groups] != [len(g["params"]) for g in others]:
+        raise StateError("the optimizer's parameter groups differ; build the adversary as it was")
+    strange = {key for group, other in zip(groups, others) for key in other.keys() - group.keys()}
+    if strange:
+        raise StateError(f"the state is of another optimizer, one with {', '.join(sorted(strange))}")
+    for index, moments in given["state"].items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+                raise StateError(f"optimizer: {name} holds NaN or infinity in the state; use an older checkpoint")
+        mine = own["state"].get(index, moments)
+        if _shapes(mine) != _shapes(moments):
+            raise StateError(f"optimizer: the moments of parameter {index} differ; build the adversary as it was")
+
+
+def _shapes(moments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.shape if isinstance(value, Tensor) else None for name, value in moments.items()}
+
+
+def _digest(tree: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of all that a file says: a flipped bit of a weight would load and train on in silence."""
+    digest = hashlib.blake2b(tree.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.nbytes:  # both callers have contiguous tensors on the CPU
+            digest.update((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr()))
+    return digest.hexdigest()
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from advloss._runtime import Runtime
+from advloss.errors import StateError
 
 
 class Update:
@@ -94,6 +95,9 @@ class Update:
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         device = self.parameters[0].device
+        shapes = [p.shape for p in self.parameters] if state["count"] else []
+        if [g.shape for g in state["gradients"].values()] != shapes:
+            raise StateError("an unfinished accumulation of other parameters; build the adversary as it was")
         self.gradients = [g.to(device) for g in state["gradients"].values()]
         self.buffers = {name: b.to(device) for name, b in state["buffers"].items()}
         self.count = state["count"]

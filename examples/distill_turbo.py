@@ -17,22 +17,53 @@ import argparse
 import copy
 import functools
 import json
+import math
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers import UNet2DModel
+from torch import nn
 from tqdm import tqdm
 
 import advloss
-from advloss_distill import BackwardSimulation, ClassConditional, Diffusion, Distillation, Progress, digits, sample
+from advloss_distill import (
+    BackwardSimulation,
+    ClassConditional,
+    Diffusion,
+    Distillation,
+    NoisedData,
+    Progress,
+    digits,
+    sample,
+)
 
 # Samples of a batch at each step of the sampling paths of 1, 2 and 4 steps.
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
-COUNTS = {(999,): 36, (999, 749): 24, (999, 499): 20, (999, 749, 499): 24, (999, 749, 499, 249): 24}
+COUNTS = {(999,): 48, (999, 749): 20, (999, 499): 20, (999, 749, 499): 20, (999, 749, 499, 249): 20}
+
+
+@advloss.register_discriminator("dense", conditions=("class", "time"), output="logit")
+class Dense(nn.Module):
+    """A dense network on all pixels, told the class and the student's step by projection (arXiv:1802.05637)."""
+
+    def __init__(self, pixels: int, num_classes: int, num_steps: int, width: int = 512, depth: int = 3):
+        super().__init__()
+        self.num_classes, self.num_steps = num_classes, num_steps  # what the adversary checks conditions against
+        widths = [pixels] + [width] * depth
+        layers = [(nn.Linear(a, b), nn.LeakyReLU(0.2)) for a, b in pairwise(widths)]
+        self.features = nn.Sequential(nn.Flatten(), *(layer for pair in layers for layer in pair))
+        self.logit = nn.Linear(width, 1)
+        self.classes, self.steps = nn.Embedding(num_classes, width), nn.Embedding(num_steps, width)
+
+    def forward(self, samples, condition):
+        features = self.features(samples)
+        embedding = self.classes(condition["class"]) + self.steps(condition["time"])
+        return self.logit(features).squeeze(1) + (embedding * features).sum(1) / features.shape[1] ** 0.5
 
 
 def main() -> int:
@@ -66,10 +97,9 @@ def make_distillation(
 ) -> Distillation:
     """The student, its adversary and its inputs."""
     denoiser = ClassConditional(Diffusion.from_scheduler(digits.teacher_scheduler()), clip=1.0)
-    simulation = BackwardSimulation(denoiser.diffusion, PATHS, COUNTS)
-    cosine = functools.partial(
-        torch.optim.lr_scheduler.CosineAnnealingLR, T_max=options.iterations, eta_min=options.lr / 10
-    )
+    simulation: BackwardSimulation | NoisedData = BackwardSimulation(denoiser.diffusion, PATHS, COUNTS)
+    if options.method == "add":
+        simulation = NoisedData(denoiser.diffusion, PATHS[-1], sum(COUNTS.values()), data)
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=options.lr, betas=(0.0, 0.99), fused=True)
     return Distillation(
@@ -80,7 +110,7 @@ def make_distillation(
         simulation,
         data,
         optimizer,
-        cosine(optimizer),
+        cosine(optimizer, options.iterations),
         accelerator=accelerator,
         distillation_weight=options.distillation_weight,
         ema_decay=0.998,
@@ -99,13 +129,22 @@ def make_adversary(options: argparse.Namespace, num_steps: int) -> advloss.Adver
             num_classes=10,
         )
     return advloss.Adversary(
-        ("projection", {"in_channels": 1, "resolution": 8, "norm": "none", "num_classes": 10, "num_steps": num_steps}),
+        ("dense", {"pixels": 64, "num_classes": 10, "num_steps": num_steps}),
         loss="relativistic",
-        regularizers={"r1": {"weight": 0.05, "every": 4}, "r2": {"weight": 0.05, "every": 4}},
-        augmentations={"instance-noise": {"sigma": 0.1}},
+        regularizers={"r1": {"weight": 0.1, "every": 4}, "r2": {"weight": 0.1, "every": 4}},
+        augmentations={"instance-noise": {"sigma": 0.15}},
         optimizer=functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99), fused=True),
-        scheduler=functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=options.iterations, eta_min=2e-4),
+        scheduler=functools.partial(cosine, iterations=options.iterations),
     )
+
+
+def cosine(optimizer: torch.optim.Optimizer, iterations: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """A short rise, then half a cosine down to a tenth."""
+
+    def factor(iteration: int) -> float:
+        return min(1.0, (iteration + 1) / 20) * (0.55 + 0.45 * math.cos(math.pi * iteration / iterations))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def load_or_train_teacher(data: digits.Digits, options: argparse.Namespace, accelerator: Accelerator) -> UNet2DModel:
@@ -186,9 +225,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--method", choices=("default", "add"), default="default", help="which combination to distil with"
     )
-    parser.add_argument("--iterations", type=int, default=1000, help="of distillation (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=1600, help="of distillation (default: %(default)s)")
     parser.add_argument("--teacher-iterations", type=int, default=1000, help="of the teacher (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=6e-4, help="of the student (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=4e-4, help="of the student (default: %(default)s)")
     parser.add_argument("--distillation-weight", type=float, help="of the teacher's term (default: 0; add: 2.5)")
     parser.add_argument("--backbone", default="test_vit", help="timm model for --method add (default: %(default)s)")
     parser.add_argument("--pretrained", action="store_true", help="load the backbone's weights (needs a network)")

@@ -2,10 +2,11 @@ from ._denoiser import ClassConditional as ClassConditional
 from ._denoiser import Denoiser as Denoiser
 from ._denoiser import sample as sample
 from ._diffusion import Diffusion as Diffusion
-from ._distill import Data as Data
 from ._distill import Distillation as Distillation
 from ._distill import Progress as Progress
+from ._noised_data import NoisedData as NoisedData
 from ._score import score_distillation as score_distillation
 from ._simulation import BackwardSimulation as BackwardSimulation
 from ._simulation import Conditions as Conditions
+from ._simulation import Data as Data
 from ._simulation import Path as Path

@@ -62,11 +62,12 @@ def sample(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Samples `(N, ...)` by a diffusers scheduler in so many steps, from standard normal `noise`."""
-    scheduler.set_timesteps(steps)
-    samples = noise * scheduler.init_noise_sigma
+    scheduler.set_timesteps(steps, device=noise.device)
+    samples = noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flow-matching ones scale neither noise nor input
+    scale = getattr(scheduler, "scale_model_input", lambda samples, timestep: samples)
     extra = {"generator": generator} if generator is not None else {}
     for timestep in scheduler.timesteps:
-        model_input = scheduler.scale_model_input(samples, timestep)
+        model_input = scale(samples, timestep)
         output = denoiser.output(network, model_input, timestep.expand(len(samples)), condition)
         samples = scheduler.step(output, timestep, samples, **extra).prev_sample
     return samples

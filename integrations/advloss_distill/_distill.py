@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,18 +17,9 @@ from torch.optim import Optimizer
 from advloss import Adversary, Report
 from advloss_distill import _checkpoint
 from advloss_distill._denoiser import Denoiser
+from advloss_distill._noised_data import NoisedData
 from advloss_distill._score import score_distillation
-from advloss_distill._simulation import BackwardSimulation, Conditions
-
-
-class Data(Protocol):
-    """What the student is to make, and what it is compared with."""
-
-    def conditions(self, count: int) -> Conditions:
-        """Conditions to make `count` samples for."""
-
-    def real(self, condition: Conditions) -> Tensor:
-        """Real samples `(N, ...)` of these conditions."""
+from advloss_distill._simulation import BackwardSimulation, Conditions, Data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +61,7 @@ class Distillation:
         teacher: nn.Module,
         student: nn.Module,
         adversary: Adversary,
-        simulation: BackwardSimulation,
+        simulation: BackwardSimulation | NoisedData,
         data: Data,
         optimizer: Optimizer,
         scheduler: Any = None,
@@ -92,7 +83,7 @@ class Distillation:
 
     def run(self, iterations: int, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
         """Train until `iterations` are done, counted from the very first; `on_progress` is called after each."""
-        if not self.simulation.ready:
+        if isinstance(self.simulation, BackwardSimulation) and not self.simulation.ready:
             self.simulation.fill(self._x0, self._shape(), self.data.conditions, self.accelerator.device)
         while self.iteration < iterations:
             progress = self.step()

@@ -10,18 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from advloss import OptionError
+from advloss import OptionError, StateError
 from advloss_distill._diffusion import Diffusion
 
 Path: TypeAlias = tuple[int, ...]
 Conditions: TypeAlias = dict[str, Tensor]
 """What samples are made for, by name; the first axis of each tensor is the sample."""
 Predict: TypeAlias = Callable[[Tensor, Tensor, Conditions], Tensor]
+
+
+class Data(Protocol):
+    """What the student is to make, and what it is compared with."""
+
+    def conditions(self, count: int) -> Conditions:
+        """Conditions to make `count` samples for."""
+
+    def real(self, condition: Conditions) -> Tensor:
+        """Real samples `(N, ...)` of these conditions."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,8 @@ class BackwardSimulation:
         if self._carried is None:
             raise RuntimeError("call fill() before the first batch")
         noisy, carried = self._carried
-        return torch.cat([noise, noisy]), {name: torch.cat([value, carried[name]]) for name, value in condition.items()}
+        together = {name: torch.cat([value, carried[name].to(value.device)]) for name, value in condition.items()}
+        return torch.cat([noise, noisy.to(noise.device)]), together
 
     @torch.no_grad()
     def advance(self, x0: Tensor, condition: Conditions) -> None:
@@ -117,7 +128,16 @@ class BackwardSimulation:
         return {"noisy": noisy, "condition": condition}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Take up what `state_dict` returned.
+
+        Raises:
+            StateError: it is of a simulation with other counts. Nothing has changed.
+        """
+        if state and len(state["noisy"]) != len(self) - self.fresh:
+            raise StateError(
+                f"the state has {len(state['noisy'])} samples at later steps, this simulation {len(self) - self.fresh}; "
+                "build it with the paths and counts it was saved with"
+            )
         self._carried = (state["noisy"], state["condition"]) if state else None
 
 
@@ -140,7 +160,11 @@ def _check(diffusion: Diffusion, tree: Steps, counts: dict[Path, int]) -> None:
     if not tree.all or len({step[0] for step in tree.all}) != 1:
         raise OptionError(f"paths {tree.paths}: give at least one, all beginning at the same timestep")
     for path in tree.paths:
-        if list(path) != sorted(set(path), reverse=True) or not 0 <= path[-1] <= path[0] < len(diffusion.alpha):
+        if (
+            not path
+            or list(path) != sorted(set(path), reverse=True)
+            or not 0 <= path[-1] <= path[0] < len(diffusion.alpha)
+        ):
             raise OptionError(f"path {path}: timesteps fall, from at most {len(diffusion.alpha) - 1} to at least 0")
     if counts.keys() != set(tree.all):
         raise OptionError(f"counts are given for {sorted(counts)}; the steps of these paths are {list(tree.all)}")

@@ -23,9 +23,7 @@ class MLPGenerator(nn.Module):
         OptionError: a number below 1.
     """
 
-    def __init__(
-        self, *, latent_features: int = 16, out_features: int = 2, width: int = 128, depth: int = 3
-    ) -> None:
+    def __init__(self, *, latent_features: int = 16, out_features: int = 2, width: int = 128, depth: int = 3) -> None:
         super().__init__()
         sizes = {"latent_features": latent_features, "out_features": out_features, "width": width, "depth": depth}
         for name, value in sizes.items():

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
@@ -49,6 +51,7 @@ def train_gan(
     steps: int,
     discriminator_steps: int = 1,
     generator_optimizer: MakeOptimizer = DEFAULT_OPTIMIZER,
+    generator_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     ema_decay: float = 0.999,
     accelerator: Accelerator | None = None,
     log: Path | None = None,
@@ -64,6 +67,7 @@ def train_gan(
         steps: generator steps.
         discriminator_steps: discriminator steps before each of them, every one on a fresh batch.
         generator_optimizer: from parameters to the generator's optimizer.
+        generator_scheduler: from that optimizer to a learning-rate scheduler, stepped with it.
         ema_decay: of the moving average of the generator's weights, by generator step.
         accelerator: device, precision and processes; default `Accelerator()`.
         log: a file that gets a JSON line a step: the generator's loss and the last discriminator step's report,
@@ -77,9 +81,11 @@ def train_gan(
     """
     _check(steps, discriminator_steps, ema_decay)
     accelerator = accelerator or Accelerator()
-    model, optimizer = accelerator.prepare(generator, generator_optimizer(generator.parameters()))
+    ema = AveragedModel(generator, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).eval()
+    own_optimizer = generator_optimizer(generator.parameters())
+    scheduler = generator_scheduler(own_optimizer) if generator_scheduler else None
+    model, optimizer = accelerator.prepare(generator, own_optimizer)
     adversary.prepare(accelerator)
-    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=False).eval()
     batches = _endless(real)
     done, start = 0, time.perf_counter()
 
@@ -103,6 +109,8 @@ def train_gan(
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
+            if scheduler:
+                scheduler.step()
             ema.update_parameters(generator)
 
             done += 1
@@ -112,9 +120,7 @@ def train_gan(
             if on_step and accelerator.is_main_process:
                 on_step(done, ema.module)
 
-    return GANResult(
-        generator=ema.module, steps=done, seconds=time.perf_counter() - start, interrupted=done < steps
-    )
+    return GANResult(generator=ema.module, steps=done, seconds=time.perf_counter() - start, interrupted=done < steps)
 
 
 def _check(steps: int, discriminator_steps: int, ema_decay: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -146,11 +146,11 @@ class TrapLoss:
 
 
 @pytest.fixture
-def trapped() -> Iterator[advloss.Adversary]:
+def trapped() -> advloss.Adversary:
     regularizers = {"r1": {"weight": 1.0}, "lecam": {"weight": 0.1}}
     adversary = advloss.Adversary(Trap(), TrapLoss(), regularizers, ["diffaugment"], max_grad_norm=1.0, seed=0)
     adversary.discriminator_step(images(), images())
-    yield adversary
+    return adversary
 
 
 def arm(adversary: advloss.Adversary, where: str) -> None:

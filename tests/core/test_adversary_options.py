@@ -177,7 +177,9 @@ def test_report_says_what_happened_and_is_frozen() -> None:
 
 @pytest.mark.parametrize("augmentations", [(), "diffaugment"])
 def test_discriminator_loss_is_what_the_step_uses(augmentations: Any) -> None:
-    step, loss = copies(2, "hinge", {"r1": {"every": 2}, "lecam": {}}, augmentations, discriminator=patch(norm="spectral"))
+    step, loss = copies(
+        2, "hinge", {"r1": {"every": 2}, "lecam": {}}, augmentations, discriminator=patch(norm="spectral")
+    )
     optimizer = SGD(loss.discriminator.parameters())
     for _ in range(4):
         real, fake = images(), images()
@@ -223,7 +225,7 @@ def test_components_are_given_in_any_of_the_spellings() -> None:
         adversary = advloss.Adversary(patch(), ("hinge", {"scale": 0.5}), given)
         assert [r.weight for r in adversary.regularizers.values()] == [10.0]
     assert list(advloss.Adversary(patch(), regularizers=r1).regularizers.values()) == [r1]
-    assert list(advloss.Adversary(patch(), regularizers=[r1, "lecam"]).regularizers.values())[0] is r1
+    assert r1 in advloss.Adversary(patch(), regularizers=[r1, "lecam"]).regularizers.values()
     with pytest.raises(advloss.OptionError, match="given twice"):
         advloss.Adversary(patch(), regularizers=["r1", "r1"])
 

@@ -9,6 +9,10 @@ ROOT = Path(__file__).parents[2]
 
 def test_tables_are_fresh():
     run = subprocess.run(
-        [sys.executable, ROOT / "docs" / "tables.py", "--check"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, ROOT / "docs" / "tables.py", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert run.returncode == 0, run.stderr

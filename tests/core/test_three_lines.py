@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -64,7 +64,7 @@ class Textbook:
 
 
 @pytest.fixture
-def shared_eps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
+def shared_eps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """What `torch.rand` returns for one number a sample: the adversary and the textbook get the same."""
     eps: list[Tensor] = []
     plain = torch.rand
@@ -73,7 +73,7 @@ def shared_eps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
         return eps[-1] if eps and size == ((4, 1, 1, 1),) else plain(*size, **options)
 
     monkeypatch.setattr(torch, "rand", rand)
-    yield eps
+    return eps
 
 
 def run(loss: str, regularizers: str, eps: list[Tensor], accelerator: Any = None) -> None:
@@ -82,9 +82,7 @@ def run(loss: str, regularizers: str, eps: list[Tensor], accelerator: Any = None
         chosen.setdefault("gradient-penalty", {"weight": 10.0})  # what the loss brings by itself
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 3, 3, padding=1)).double()
     discriminator = patch()
-    textbook = Textbook(
-        copy.deepcopy(model), copy.deepcopy(discriminator), advloss.create_loss(loss), chosen
-    )
+    textbook = Textbook(copy.deepcopy(model), copy.deepcopy(discriminator), advloss.create_loss(loss), chosen)
 
     adversary = advloss.Adversary(
         discriminator,

@@ -21,7 +21,7 @@ def picture(panels: Mapping[str, tuple[Tensor, Tensor]], path: Path, title: str)
     """Draw panels of images `(N, 1, 8, 8)` in [-1, 1] with labels `(N,)`: a column a digit, a few samples of each."""
     figure, axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels), 1.75), squeeze=False)
     for axis, (name, (images, labels)) in zip(axes[0], panels.items()):
-        axis.imshow(_grid(images, labels).cpu(), cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
+        axis.imshow(_grid(images, labels).cpu().numpy(), cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
     figure.suptitle(title, fontsize=9, y=1.0)

@@ -1,0 +1,136 @@
+"""The command line: reports on stdout, errors in one line on stderr with exit code 1."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_tools import built_in
+from plugin_folder import install, run
+
+import advloss
+from advloss._cli import main
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    return json.loads(said(capsys, *arguments, "--json"))
+
+
+def test_list_is_a_table_of_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, "list").splitlines()
+    assert lines[0].split() == ["KIND", "NAME", "PLUGIN", "SUMMARY"]
+    table = {tuple(line.split()[:3]) for line in lines[1:]}
+    assert table == {(row.kind, row.name, row.plugin) for row in advloss.list_components()}
+    assert "Hinge loss" in next(line for line in lines if line.startswith("loss") and " hinge " in line)
+
+
+def test_list_narrows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {row["kind"] for row in as_json(capsys, "list", "--kind", "loss")} == {"loss"}
+    assert {row["name"] for row in as_json(capsys, "list", "*wgan*")} == {"wgan", "wgan-gp"}
+    assert {row["plugin"] for row in as_json(capsys, "list", "regularizers/*")} == {"regularizers"}
+    assert len(as_json(capsys, "list")) == len(advloss.list_components())
+
+
+def test_list_shows_the_reason_in_place_of_a_summary(tmp_path: Path) -> None:
+    install(tmp_path, "advloss-gone", "import no_such_module_anywhere")
+    listed = run(tmp_path, "from advloss._cli import main; main(['list', 'gone'])").splitlines()
+    assert listed[1].split(maxsplit=3) == [
+        *("plugin", "gone", "gone"),
+        "! ModuleNotFoundError: No module named 'no_such_module_anywhere'",
+    ]
+    shown = run(tmp_path, "from advloss._cli import main; main(['show', 'gone'])")
+    assert "status: ModuleNotFoundError" in shown
+
+
+@pytest.mark.parametrize("kind", ["discriminator", "loss", "regularizer", "augmentation", "recipe"])
+def test_show_knows_every_component(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in built_in(kind):
+        (shown,) = as_json(capsys, "show", name, "--kind", kind)
+        assert shown["status"] == "ok"
+        assert shown["name"] == name
+        assert "target" in shown["declares"]
+
+
+def test_show_gives_options_and_declarations(capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = as_json(capsys, "show", "r1")
+    assert shown["options"]["weight"] == "10.0"
+    assert shown["declares"]["second_order"] is True
+    assert "arXiv:1801.04406" in shown["declares"]["paper"]
+    text = said(capsys, "show", "regularizers/r1")
+    assert text.startswith("regularizer regularizers/r1 (advloss ")
+    assert "options:" in text
+    kinds = [component["kind"] for component in as_json(capsys, "show", "wgan-gp")]
+    assert kinds == ["loss", "recipe"]
+
+
+def test_cite_prints_each_paper_once(capsys: pytest.CaptureFixture[str]) -> None:
+    bibtex = said(capsys, "cite", "r1", "r2", "hinge", "r3gan")
+    assert bibtex.count("@misc{") == len({line for line in bibtex.splitlines() if line.startswith("@misc")})
+    assert bibtex.count("1801.04406") == 1
+    assert "author = {Lim, Jae Hyun and Ye, Jong Chul}" in bibtex
+    assert bibtex.count("{") == bibtex.count("}")
+
+
+@pytest.mark.parametrize("name", [n for kind in ("loss", "discriminator", "regularizer") for n in built_in(kind)])
+def test_every_component_of_a_paper_can_be_cited(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "title = {" in said(capsys, "cite", name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "hing"], "no component is called 'hing'. Did you mean 'hinge'"),
+        (["show", "hinge", "--kind", "recipe"], "no recipe is called 'hinge'."),
+        (["cite", "hing"], "no component is called 'hing'. Did you mean 'hinge'"),
+        (["list", "zzz*"], "no component matches 'zzz*'"),
+        (["list", "zzz*", "--kind", "loss"], "no loss matches 'zzz*'"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"advloss: {message}")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["list", "--kind", "zzz"], ["show"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: advloss" in capsys.readouterr().err
+
+
+def module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "advloss", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_python_dash_m() -> None:
+    version = module("--version")
+    assert (version.returncode, version.stdout) == (0, f"advloss {advloss.__version__}\n")
+    failed = module("show", "hing")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "Traceback" not in failed.stderr
+
+
+def test_reader_that_stops_early_is_no_error() -> None:
+    """`advloss list | head -1`"""
+    command = f"{sys.executable} -m advloss list | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("KIND")
+    assert done.stderr == ""

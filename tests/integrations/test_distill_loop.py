@@ -1,0 +1,139 @@
+"""The loop: who changes, what the discriminator is given and told, and when the teacher is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from distill_tools import (
+    COUNTS,
+    Stripes,
+    differences,
+    flat,
+    fresh_accelerator,
+    tiny_distillation,
+    weights,
+)
+from torch import Tensor
+
+from advloss_distill import Progress
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Accelerator]:
+    yield from fresh_accelerator()
+
+
+def forbidden(*_: Any, **__: Any) -> None:
+    raise AssertionError("the teacher was called")
+
+
+def test_the_student_learns_and_the_teacher_stays(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator, distillation_weight=1.0)
+    teacher, student = weights(distillation.teacher), weights(distillation.student)
+    judge = weights(distillation.adversary.discriminator)
+    seen: list[Progress] = []
+    distillation.run(3, seen.append)
+    assert [progress.iteration for progress in seen] == [1, 2, 3]
+    assert distillation.iteration == 3
+    assert not differences(teacher, distillation.teacher.state_dict())
+    assert len(differences(student, distillation.student.state_dict())) > len(student) // 2
+    assert differences(judge, distillation.adversary.discriminator.state_dict())
+    assert all(torch.isfinite(torch.tensor(list(progress.as_dict().values()))).all() for progress in seen)
+    distillation.run(3, forbidden)  # nothing is left to do
+
+
+def test_the_teacher_is_none_of_the_accelerators_models(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator)
+    assert accelerator._models == [distillation.student]
+    assert not any(parameter.requires_grad for parameter in distillation.teacher.parameters())
+    assert not distillation.teacher.training
+    assert all(parameter.requires_grad for parameter in distillation.student.parameters())
+
+
+def test_the_discriminator_gets_real_samples_of_the_same_labels(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator)
+    distillation.run(4)
+    for turn in distillation.adversary.turns:
+        labels, steps = turn.condition["class"], turn.condition["time"]
+        assert (turn.real - Stripes.level(labels)).abs().max() <= Stripes.TEXTURE * 1.001
+        assert steps.tolist() == [i for i, count in enumerate(COUNTS.values()) for _ in range(count)]
+        assert len(labels) == len(turn.fake) == sum(COUNTS.values())
+        assert turn.fake.abs().max() <= 1
+        # both players see the same game
+        assert turn.judged_fake is turn.fake
+        assert turn.judged_real is turn.real
+        assert turn.judged_condition is turn.condition
+
+
+def test_the_network_is_told_timesteps_and_labels(accelerator: Accelerator) -> None:
+    """Timesteps are those of the noise, not their places in a list; labels are those the sample is judged for."""
+    distillation = tiny_distillation(accelerator)
+    distillation.run(1)
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+    distillation.student.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append((args[0].clone(), args[1], kwargs["class_labels"])), with_kwargs=True
+    )
+    made = distillation.adversary.turns[-1]
+    distillation.run(2)
+    ((noisy, timesteps, labels),) = calls
+    assert timesteps.tolist() == [step[-1] for step, count in COUNTS.items() for _ in range(count)]
+    assert torch.equal(labels, distillation.adversary.turns[-1].condition["class"])
+    # an input after the first step is what the student made before, noised: not pure noise
+    levels = distillation.denoiser.diffusion
+    later = slice(COUNTS[(999,)], None)
+    places = distillation.simulation._parents
+    alpha, sigma = (values[timesteps[later]].view(-1, 1, 1, 1) for values in (levels.alpha, levels.sigma))
+    noise = (noisy[later] - alpha * made.fake.detach()[places]) / sigma
+    assert noise.std() == pytest.approx(1, abs=0.1)
+    correlation = (noise * made.fake.detach()[places]).mean() / made.fake.detach()[places].square().mean()
+    assert abs(correlation) < 0.2
+    assert torch.equal(labels[later], made.condition["class"][places])
+
+
+def test_without_weight_the_teacher_is_never_called(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator, change=lambda t: setattr(t, "forward", forbidden))
+    seen: list[Progress] = []
+    distillation.run(2, seen.append)
+    assert seen[0].distillation_loss is None
+    assert "distillation_loss" not in seen[0].as_dict()
+    distillation.distillation_weight = 1.0
+    with pytest.raises(AssertionError, match="teacher was called"):
+        distillation.step()
+
+
+def test_the_teachers_term_is_weighted(accelerator: Accelerator) -> None:
+    terms = []
+    for weight in (1.0, 3.0):
+        distillation = tiny_distillation(accelerator, distillation_weight=weight)
+        distillation.run(1, lambda progress: terms.append(progress.distillation_loss))
+    torch.testing.assert_close(terms[1], 3 * terms[0])
+    assert terms[0] > 0
+
+
+def test_the_average_lags_behind_the_student(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator, ema_decay=0.5)
+    before = [weights(distillation.student)]
+    distillation.run(6, lambda progress: before.append(weights(distillation.student)))
+    expected = {name: value.double() for name, value in before[1].items()}  # the first step is taken over as it is
+    for i, student in enumerate(before[2:], start=1):
+        decay = min(0.5, (1 + i) / (10 + i))
+        expected = {name: decay * expected[name] + (1 - decay) * student[name].double() for name in expected}
+    averaged = distillation.averaged_student()
+    assert not averaged.training
+    for name, value in averaged.state_dict().items():
+        torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+    assert differences(averaged.state_dict(), before[-1])
+    assert not differences(distillation.student.state_dict(), before[-1])  # the student itself is left alone
+
+
+def test_progress_is_read_as_numbers(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator, distillation_weight=1.0)
+    distillation.run(1)
+    numbers = distillation.step().as_dict()
+    assert numbers["iteration"] == 2
+    assert {"generator_loss", "distillation_loss", "discriminator/loss", "discriminator/grad_norm"} <= numbers.keys()
+    assert all(isinstance(value, float) for value in flat(numbers).values())

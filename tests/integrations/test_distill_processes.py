@@ -1,0 +1,60 @@
+"""Two processes: one student, two shares of the data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distill_tools import differences
+
+SCRIPT = Path(__file__).with_name("distill_two_processes.py")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    out = tmp_path_factory.mktemp("two")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = subprocess.Popen(
+        [*launch, str(SCRIPT), str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output, _ = launcher.communicate(timeout=120)
+    finally:
+        launcher.terminate()  # it ends its workers
+        launcher.wait()
+    assert launcher.returncode == 0, output[-3000:]
+    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("when", ["started", "resumed"])
+def test_both_have_the_same_weights(ranks: list[dict[str, Any]], when: str) -> None:
+    one, other = (rank[when] for rank in ranks)
+    for part in ("student", "average", "discriminator", "teacher"):
+        assert not differences(one[part], other[part]), part
+
+
+def test_each_has_its_own_share_of_the_data(ranks: list[dict[str, Any]]) -> None:
+    one, other = (rank["started"] for rank in ranks)
+    assert differences(one["labels"], other["labels"])
+    assert differences(one["simulation"]["noisy"], other["simulation"]["noisy"])
+
+
+def test_resuming_goes_on_in_both(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["started"]["iteration"] == 2
+        assert rank["resumed"]["iteration"] == 4
+        assert differences(rank["started"]["student"], rank["resumed"]["student"])
+        assert not differences(rank["started"]["teacher"], rank["resumed"]["teacher"])
+    # each process has taken up its own random numbers and its own simulation
+    one, other = (rank["resumed"] for rank in ranks)
+    assert differences(one["simulation"]["noisy"], other["simulation"]["noisy"])
+    assert differences(one["labels"][-1], other["labels"][-1])
