@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from advloss import Adversary, AdvlossError
 from advloss_gan import MLPGenerator, mode_metrics, new_file, ring, save_generator, save_picture, train_gan
 
-LATENT, BATCH, SAMPLES = 2, 128, 2500
+LATENT, BATCH, SAMPLES = 2, 256, 2500
 
 
 def component(text: str) -> tuple[str, dict[str, Any]]:
@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
         action="extend",
         nargs="*",
         metavar="NAME[:OPTION=VALUE,...]",
-        help="any number of them; instead of r1 and r2",
+        help="any number of them; default: r1:weight=0.03 r2:weight=0.03",
     )
     parser.add_argument("--discriminator-steps", type=int, default=1, help="for each generator step")
     parser.add_argument("--steps", type=int, default=3000, help="generator steps")
@@ -62,7 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/gan"), help="folder for what is written")
     given = parser.parse_args()
     if given.regularizer is None:
-        given.regularizer = [component("r1:weight=0.02"), component("r2:weight=0.02")]
+        given.regularizer = [component("r1:weight=0.03"), component("r2:weight=0.03")]
     return given
 
 
@@ -72,7 +72,7 @@ def train(given: argparse.Namespace) -> None:
     accelerator = Accelerator()
     set_seed(given.seed, device_specific=True)
 
-    adam = functools.partial(torch.optim.Adam, lr=1.2e-2, betas=(0.0, 0.99))
+    adam = functools.partial(torch.optim.Adam, lr=1.2e-2, betas=(0.0, 0.9), fused=True)
     cosine = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, eta_min=2e-4)
     adversary = Adversary(
         given.discriminator,
@@ -81,7 +81,7 @@ def train(given: argparse.Namespace) -> None:
         optimizer=adam,
         scheduler=functools.partial(cosine, T_max=given.steps * given.discriminator_steps),
     )
-    generator = MLPGenerator(latent_features=LATENT, width=64)
+    generator = MLPGenerator(latent_features=LATENT, width=64, depth=4)
     mixture = ring()
     given.out.mkdir(parents=True, exist_ok=True)
 
@@ -132,5 +132,5 @@ def train(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     try:
         train(parse())
-    except AdvlossError as error:
+    except (AdvlossError, OSError) as error:
         sys.exit(f"train_gan.py: {error}")

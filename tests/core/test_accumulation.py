@@ -137,3 +137,16 @@ def test_bfloat16_trains_with_second_order_terms(name: str, make_accelerator: Ca
         assert fake.grad.dtype == torch.float32
         assert not prepared.discriminator_step(real, fake).skipped
     assert all(p.dtype == torch.float32 for p in prepared.discriminator.parameters())
+
+
+def test_second_order_steps_run_in_full_precision(make_accelerator: Callable[..., Any]) -> None:
+    """Gradients of gradients underflow in half: a step with R1 gives the very numbers of one without autocast."""
+    discriminator = patch(torch.float32)
+    plain = advloss.Adversary(copy.deepcopy(discriminator), "hinge", {"r1": {"every": 2}}, seed=0)
+    half = advloss.Adversary(copy.deepcopy(discriminator), "hinge", {"r1": {"every": 2}}, seed=0)
+    half.prepare(make_accelerator(mixed_precision="bf16"))
+    real, fake = images(dtype=torch.float32), images(dtype=torch.float32)
+    due, expected = half.discriminator_step(real, fake), plain.discriminator_step(real, fake)
+    assert torch.equal(due.regularizers["r1"], expected.regularizers["r1"])
+    assert torch.equal(due.loss, expected.loss)
+    assert not torch.equal(half.discriminator_step(real, fake).loss, plain.discriminator_step(real, fake).loss)

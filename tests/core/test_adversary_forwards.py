@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from core_tools import FROZEN_FEATURES, images, patch, samples, small
+from core_tools import FROZEN_FEATURES, built_in, images, patch, samples, small
 from torch import Tensor, nn
 
 import advloss
@@ -173,3 +173,31 @@ def test_regularizer_on_its_own_equals_the_adversarys() -> None:
     report = advloss.Adversary(discriminator, "hinge", chosen, seed=0).discriminator_step(real, fake)
     for name in names:
         assert torch.allclose(report.regularizers[name].double(), expected[name], rtol=1e-6), name
+
+
+class OneScale(nn.Module):
+    """All scales of a discriminator, of which only one has a gradient."""
+
+    def __init__(self, module: nn.Module, scale: int) -> None:
+        super().__init__()
+        self.module, self.scale = module, scale
+
+    def forward(self, samples: Tensor, condition: Any = None) -> list[Tensor]:
+        logits = advloss.as_scales(self.module(samples))
+        return [scale if i == self.scale else scale.detach() for i, scale in enumerate(logits)]
+
+
+@pytest.mark.parametrize("loss", built_in("loss"))
+def test_every_scale_has_a_gradient_for_both_players(loss: str) -> None:
+    """A loss that never asks one scale, or swaps input and target, trains with a part of the game or none."""
+    module = small("multiscale")
+    for scale in range(len(module(samples("multiscale")))):
+        adversary = advloss.Adversary(OneScale(module, scale), ("losses/" + loss, {}), seed=0)
+        adversary.regularizers.clear()  # a penalty would have a gradient of its own
+        real, fake = samples("multiscale"), samples("multiscale").requires_grad_()
+        adversary.generator_loss(fake, real).backward()
+        assert fake.grad is not None
+        assert float(fake.grad.abs().sum()) > 0
+        report = adversary.discriminator_step(real, fake)
+        assert report.grad_norm is not None
+        assert float(report.grad_norm) > 0

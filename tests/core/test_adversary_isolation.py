@@ -184,12 +184,33 @@ def test_discriminator_step_that_raises_changes_nothing(trapped: advloss.Adversa
     assert not trapped.discriminator_step(real, fake).skipped
 
 
-def test_the_model_is_not_trained_to_help_the_discriminator() -> None:
+@pytest.mark.parametrize("regularizers", [{}, {"r2": {}}, {"lecam": {}}, {"gradient-penalty": {}}])
+def test_the_model_is_not_trained_to_help_the_discriminator(regularizers: dict[str, Any]) -> None:
     """A reconstruction that is not detached would also be trained by the discriminator's loss."""
     model = nn.Conv2d(3, 3, 1).double()
-    adversary = advloss.Adversary(patch(), "hinge", {"r2": {}}, seed=0)
+    adversary = advloss.Adversary(patch(), "hinge", regularizers, seed=0)
     adversary.discriminator_step(images(), model(images()))
+    adversary.discriminator_loss(images(), model(images())).backward()
     assert all(p.grad is None for p in model.parameters())
+
+
+class Pairs:
+    """A paired loss that forgets to cut the real logits."""
+
+    paired = True
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return (fake_logits - real_logits).mean()
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+        return (real_logits - fake_logits).square().mean()
+
+
+def test_gradient_does_not_reach_the_reals_of_a_paired_loss() -> None:
+    """Reals may have a graph of their own, behind an encoder: the generator's loss is no business of theirs."""
+    adversary = advloss.Adversary(patch(), Pairs(), seed=0)
+    real, fake = images().requires_grad_(), images().requires_grad_()
+    assert leaves_of(adversary.generator_loss(fake, real)) == {id(fake)}
 
 
 def test_spectral_norm_is_moved_by_the_discriminators_turn_only() -> None:

@@ -97,6 +97,7 @@ def test_two_processes(tmp_path):
         (("--discriminator", "mlp:width=0"), 1, "width=0"),
         (("--discriminator", "patch"), 1, "(N, 3, height, width)"),
         (("--steps", "0"), 1, "steps=0"),
+        (("--out", __file__), 1, "File exists"),
         (("--regularizer", "r1:weight"), 2, "option=value"),
         (("--steps", "many"), 2, "invalid int value"),
     ],

@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from distill_tools import Stripes, tiny_distillation
 
+from advloss_distill import digits
+
 out = Path(sys.argv[1])
 torch.set_flush_denormal(True)
 
@@ -49,5 +51,8 @@ def distillation(iterations: int, resume: bool) -> dict[str, object]:
 
 told = {"started": distillation(2, resume=False), "resumed": distillation(4, resume=True)}
 accelerator = Accelerator(cpu=True)
+if accelerator.is_main_process:  # no other takes part in it
+    figures = digits.Evaluation(digits.Digits(), digits.Classifier().eval()).held_out()
+    told["figures"] = figures.as_dict()
 torch.save(told, out / f"rank{accelerator.process_index}.pt")
 accelerator.end_training()

@@ -130,6 +130,15 @@ def test_the_average_lags_behind_the_student(accelerator: Accelerator) -> None:
     assert not differences(distillation.student.state_dict(), before[-1])  # the student itself is left alone
 
 
+def test_both_rates_follow_their_schedules(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator)
+    rates = [0.01 * factor for factor in (1, 1, 0.5, 0.5, 0.25)]
+    optimizers = (distillation.optimizer, distillation.adversary.optimizer)
+    for i, rate in enumerate(rates):
+        distillation.run(i)
+        assert [optimizer.param_groups[0]["lr"] for optimizer in optimizers] == [rate, rate]
+
+
 def test_progress_is_read_as_numbers(accelerator: Accelerator) -> None:
     distillation = tiny_distillation(accelerator, distillation_weight=1.0)
     distillation.run(1)

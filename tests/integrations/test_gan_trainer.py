@@ -43,9 +43,9 @@ def test_training_improves():
     generator, adversary = players()
     wide = ring(std=0.3)  # a goal for a few hundred steps
     before = mode_metrics(generator(torch.randn(1000, 4)), wide)
-    result = play(generator, adversary, wide.batches(64), steps=400, ema_decay=0.98)
+    result = play(generator, adversary, wide.batches(32), steps=250, ema_decay=0.98)
     after = mode_metrics(result.generator(torch.randn(1000, 4)), wide)
-    assert (result.steps, result.interrupted) == (400, False)
+    assert (result.steps, result.interrupted) == (250, False)
     assert result.seconds > 0
     assert after.captured >= 7
     assert after.quality > before.quality + 0.3
@@ -189,9 +189,8 @@ def test_saved_generator_is_read_back(tmp_path):
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), new_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(ZeroDivisionError), new_file(path) as temporary:
+        temporary.write_text("half") / 0
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

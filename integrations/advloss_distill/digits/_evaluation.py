@@ -80,7 +80,8 @@ class _AsGiven(nn.Module):
 
 def _frechet(samples: Tensor, reference: Tensor) -> float:
     """Fréchet distance of Gaussians fitted to features `(N, 64)` and `(M, 64)`."""
-    metric = FrechetInceptionDistance(feature=_AsGiven(), normalize=False).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=_AsGiven(), normalize=False, sync_on_compute=False)
+    metric.set_dtype(torch.float64)
     metric.update(reference.double(), real=True)
     metric.update(samples.double(), real=False)
     return float(cast(Tensor, metric.compute()))
