@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from advloss import _accelerate, _inputs, _state
+from advloss import _accelerate, _state
 from advloss._condition import Condition
 from advloss._create import build, build_all, check_known, create_recipe, load_target, options_of
+from advloss._gate import Gate
 from advloss._judge import Judge, player_of
 from advloss._logits import Logits, detach
 from advloss._random import random_stream
@@ -24,10 +25,11 @@ from advloss._regularizer import leaf
 from advloss._report import Report
 from advloss._rules import check_combination
 from advloss._runtime import Runtime
+from advloss._seen import SeenFeatures
 from advloss._turn import Turn, not_finite, report_of, take_turn
 from advloss._update import Update, commit
 from advloss.errors import CombinationError, NonFiniteError, OptionError, StateError
-from advloss.specs import DiscriminatorSpec, LossSpec
+from advloss.specs import LossSpec
 
 Components = Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99))
@@ -91,13 +93,12 @@ class Adversary:
         self.discriminator_start_step = start_step if discriminator_start_step is None else discriminator_start_step
         self.max_skipped = max_skipped
         self.step = 0
-        self._unconditional = isinstance(spec, DiscriminatorSpec) and not spec.conditions
-        self._is_image = isinstance(spec, DiscriminatorSpec) and spec.value_range == (-1.0, 1.0) and 2 in spec.dims
+        self._gate = Gate(self.discriminator, spec)
         self._calls = {"generator": 0, "discriminator": 0}
         self._skipped_in_a_row = 0
         self._seed = int(torch.randint(2**62, ()) if seed is None else seed)
         self._runtime = Runtime()
-        self._seen_features: tuple[Tensor, tuple[int, torch.dtype | None], list[Tensor]] | None = None
+        self._seen = SeenFeatures()
         self._stateful = nn.ModuleDict(
             {
                 "discriminator": player_of(self.discriminator),
@@ -141,14 +142,13 @@ class Adversary:
         Raises:
             InputError: samples or conditions that do not suit the discriminator, or a paired loss without `real`.
         """
-        self._check(fake, "fake", condition)
+        self._gate.check("fake", fake, condition, self._device)
         if real is not None:
-            self._check(real, "real", condition if real_condition is None else real_condition)
-            _inputs.check_pair(real, fake)
-            self._warn_once_about_range(real)
+            self._gate.check("real", real, condition if real_condition is None else real_condition, self._device)
+            self._gate.check_real(real, fake)
         if self.step < self.start_step:
             return fake.new_zeros(())
-        self._check_finite(fake=fake)
+        self._gate.check_finite(self._runtime.world, fake=fake)
         with self._stream("generator"), self._runtime.autocast():
             judge = self._judge(frozen=True)
             fake = fake.to(self._dtype)
@@ -159,8 +159,7 @@ class Adversary:
                     real_logits = judge(real.to(self._dtype), condition if real_condition is None else real_condition)
             loss = self.weight * self.loss.generator(fake_logits, real_logits)
             if judge.player is not self.discriminator and not self.augmentations:
-                features = [feature.detach() for feature in judge.features(fake)]
-                self._seen_features = fake.detach(), (fake._version, _precision(fake)), features
+                self._seen.remember(fake, judge.features(fake))
         self._calls["generator"] += 1
         return loss
 
@@ -286,13 +285,13 @@ class Adversary:
         counters = state["counters"]
         self.step, self._skipped_in_a_row, self._seed = counters["step"], counters["skipped"], counters["seed"]
         self._calls = {player: counters[player] for player in self._calls}
-        self._seen_features = None
+        self._seen.forget()
 
     def _take_turn(
         self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
     ) -> Turn:
         self._check_turn(real, fake, condition, fake_condition)
-        self._check_finite(real=real, fake=fake)
+        self._gate.check_finite(self._runtime.world, real=real, fake=fake)
         due = {n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0}
         leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
         second_order = any(getattr(r, "second_order", None) for r in due.values())
@@ -304,7 +303,7 @@ class Adversary:
             judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
             turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
         self._calls["discriminator"] += 1
-        self._seen_features = None
+        self._seen.forget()
         return turn
 
     def _judge(self, *, frozen: bool = False, feature_leaves: bool = False) -> Judge:
@@ -313,23 +312,13 @@ class Adversary:
             self._augment,
             frozen=frozen,
             feature_leaves=feature_leaves,
-            known_features=lambda samples: None if frozen else self._known_features(samples),
+            known_features=(lambda samples: None) if frozen else self._seen.recall,
         )
 
     def _augment(self, samples: Tensor) -> Tensor:
         for augmentation in self.augmentations.values():
             samples = augmentation(samples)
         return samples
-
-    def _known_features(self, samples: Tensor) -> list[Tensor] | None:
-        """Features of the fakes that the generator's turn has just computed, unless they have changed since."""
-        if self._seen_features is None or samples.requires_grad:
-            return None
-        seen, made, features = self._seen_features
-        same = samples.data_ptr() == seen.data_ptr() and samples.shape == seen.shape
-        same = same and samples.stride() == seen.stride() and samples.dtype == seen.dtype
-        same = same and samples._version == seen._version
-        return features if same and made == (samples._version, _precision(samples)) else None
 
     def _after_step(self, turn: Turn) -> None:
         if self.scheduler is not None:
@@ -350,38 +339,17 @@ class Adversary:
     def _check_turn(
         self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
     ) -> None:
-        self._check(real, "real", condition)
-        self._check(fake, "fake", condition if fake_condition is None else fake_condition)
-        _inputs.check_pair(real, fake)
-        self._warn_once_about_range(real)
-
-    def _check(self, samples: Tensor, name: str, condition: Condition | None) -> None:
-        _inputs.check_samples(name, samples, self.discriminator)
-        _inputs.check_device(name, samples, self._update.parameters[0].device)
-        _inputs.check_condition(name, condition, len(samples), self.discriminator, self._unconditional)
-
-    def _check_finite(self, **samples: Tensor) -> None:
-        """Where reading a value costs no synchronization and cannot leave other processes waiting."""
-        if self._runtime.world == 1:
-            for name, tensor in samples.items():
-                if tensor.device.type == "cpu":
-                    _inputs.check_finite(name, tensor)
-
-    def _warn_once_about_range(self, real: Tensor) -> None:
-        if self._is_image and real.ndim == 4:
-            _inputs.warn_about_range(real)
-        self._is_image = False
+        self._gate.check("real", real, condition, self._device)
+        self._gate.check("fake", fake, condition if fake_condition is None else fake_condition, self._device)
+        self._gate.check_real(real, fake)
 
     def _stream(self, player: str) -> AbstractContextManager[None]:
-        device = self._update.parameters[0].device
-        return random_stream(device, self._seed, self._runtime.rank, player, self._calls[player])
+        return random_stream(self._device, self._seed, self._runtime.rank, player, self._calls[player])
+
+    @property
+    def _device(self) -> torch.device:
+        return self._update.parameters[0].device
 
     @property
     def _dtype(self) -> torch.dtype:
         return self._update.parameters[0].dtype
-
-
-def _precision(samples: Tensor) -> torch.dtype | None:
-    """What autocast computes in at this place; None where it is off."""
-    device = samples.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -51,12 +51,16 @@ def tiny_unet() -> UNet2DModel:
 
 
 @functools.cache
-def digits_and_judge() -> tuple[digits.Digits, digits.Classifier]:
-    """The digits and their classifier, trained once for all tests."""
-    data = digits.Digits()
+def all_digits() -> digits.Digits:
+    return digits.Digits()
+
+
+@functools.cache
+def judge_of_digits() -> digits.Classifier:
+    """The digits' classifier, trained once for all tests."""
     torch.set_flush_denormal(True)
     try:
-        return data, digits.train_classifier(data)
+        return digits.train_classifier(all_digits())
     finally:
         torch.set_flush_denormal(False)
 
@@ -98,19 +102,19 @@ class TinyJudge(nn.Module):
 
 
 class Recorded(advloss.Adversary):
-    """An adversary that keeps what it is given."""
+    """An adversary that keeps what it is given: `turns` of the student, `judged` of the discriminator."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.turns: list[SimpleNamespace] = []
+        self.judged: list[SimpleNamespace] = []
 
     def generator_loss(self, fake: Tensor, real: Any = None, condition: Any = None, **options: Any) -> Tensor:
-        self.turns.append(SimpleNamespace(fake=fake, real=real, condition=condition))
+        self.turns.append(SimpleNamespace(fake=fake, real=real, condition=condition, seen=len(self.judged)))
         return super().generator_loss(fake, real=real, condition=condition, **options)
 
     def discriminator_step(self, real: Tensor, fake: Tensor, condition: Any = None, **options: Any) -> advloss.Report:
-        turn = self.turns[-1]
-        turn.judged_fake, turn.judged_real, turn.judged_condition = fake, real, condition
+        self.judged.append(SimpleNamespace(fake=fake, real=real, condition=condition))
         return super().discriminator_step(real, fake, condition=condition, **options)
 
 

@@ -35,6 +35,7 @@ def distillation(iterations: int, resume: bool) -> dict[str, object]:
     set_seed(11 if resume else 0, device_specific=True)
     if resume:
         made.load(out / "checkpoints")
+    begun_with = made.simulation.state_dict()
     made.run(iterations)
     if not resume:
         made.save(out / "checkpoints")
@@ -43,6 +44,7 @@ def distillation(iterations: int, resume: bool) -> dict[str, object]:
         "average": list(made.ema.shadow_params),
         "discriminator": made.adversary.discriminator.state_dict(),
         "teacher": made.teacher.state_dict(),
+        "begun with": begun_with,
         "simulation": made.simulation.state_dict(),
         "labels": list(Recorded.labels),
         "iteration": made.iteration,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from distill_tools import digits_and_judge
+from distill_tools import all_digits, judge_of_digits
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -15,12 +15,12 @@ from advloss_distill import digits
 
 @pytest.fixture
 def data() -> digits.Digits:
-    return digits_and_judge()[0]
+    return all_digits()
 
 
 @pytest.fixture
 def classifier() -> digits.Classifier:
-    return digits_and_judge()[1]
+    return judge_of_digits()
 
 
 @pytest.fixture(autouse=True)

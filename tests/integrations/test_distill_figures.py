@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from distill_tools import digits_and_judge
+from distill_tools import all_digits, judge_of_digits
 from matplotlib import image as picture_file
 from scipy.linalg import sqrtm
 from torch import Tensor
@@ -17,12 +17,12 @@ from advloss_distill import digits
 
 @pytest.fixture
 def data() -> digits.Digits:
-    return digits_and_judge()[0]
+    return all_digits()
 
 
 @pytest.fixture
 def evaluation() -> digits.Evaluation:
-    return digits.Evaluation(*digits_and_judge())
+    return digits.Evaluation(all_digits(), judge_of_digits())
 
 
 def frechet(one: Tensor, other: Tensor) -> float:

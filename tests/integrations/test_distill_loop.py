@@ -63,10 +63,17 @@ def test_the_discriminator_gets_real_samples_of_the_same_labels(accelerator: Acc
         assert steps.tolist() == [i for i, count in enumerate(COUNTS.values()) for _ in range(count)]
         assert len(labels) == len(turn.fake) == sum(COUNTS.values())
         assert turn.fake.abs().max() <= 1
-        # both players see the same game
-        assert turn.judged_fake is turn.fake
-        assert turn.judged_real is turn.real
-        assert turn.judged_condition is turn.condition
+
+
+def test_both_players_see_the_same_samples_the_discriminator_first(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator)
+    distillation.run(3)
+    turns, judged = distillation.adversary.turns, distillation.adversary.judged
+    for student, discriminator in zip(turns, judged, strict=True):
+        assert student.fake is discriminator.fake
+        assert student.real is discriminator.real
+        assert student.condition is discriminator.condition
+    assert [turn.seen for turn in turns] == [1, 2, 3]
 
 
 def test_the_network_is_told_timesteps_and_labels(accelerator: Accelerator) -> None:

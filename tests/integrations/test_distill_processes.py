@@ -63,7 +63,7 @@ def test_resuming_goes_on_in_both(ranks: list[dict[str, Any]]) -> None:
         assert rank["resumed"]["iteration"] == 4
         assert differences(rank["started"]["student"], rank["resumed"]["student"])
         assert not differences(rank["started"]["teacher"], rank["resumed"]["teacher"])
-    # each process has taken up its own random numbers and its own simulation
+        assert not differences(rank["started"]["simulation"], rank["resumed"]["begun with"])  # its own
     one, other = (rank["resumed"] for rank in ranks)
     assert differences(one["simulation"]["noisy"], other["simulation"]["noisy"])
     assert differences(one["labels"][-1], other["labels"][-1])
