@@ -44,7 +44,7 @@ from advloss_distill import (
 
 # Samples of a batch at each step of the sampling paths of 1, 2 and 4 steps.
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
-COUNTS = {(999,): 48, (999, 749): 20, (999, 499): 20, (999, 749, 499): 20, (999, 749, 499, 249): 20}
+COUNTS = {(999,): 44, (999, 749): 22, (999, 499): 22, (999, 749, 499): 22, (999, 749, 499, 249): 22}
 
 
 @advloss.register_discriminator("dense", conditions=("class", "time"), output="logit")
@@ -132,7 +132,7 @@ def make_adversary(options: argparse.Namespace, num_steps: int) -> advloss.Adver
         ("dense", {"pixels": 64, "num_classes": 10, "num_steps": num_steps}),
         loss="relativistic",
         regularizers={"r1": {"weight": 0.1, "every": 4}, "r2": {"weight": 0.1, "every": 4}},
-        augmentations={"instance-noise": {"sigma": 0.15}},
+        augmentations={"instance-noise": {"sigma": 0.25}},
         optimizer=functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99), fused=True),
         scheduler=functools.partial(cosine, iterations=options.iterations),
     )
@@ -225,7 +225,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--method", choices=("default", "add"), default="default", help="which combination to distil with"
     )
-    parser.add_argument("--iterations", type=int, default=1600, help="of distillation (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=2400, help="of distillation (default: %(default)s)")
     parser.add_argument("--teacher-iterations", type=int, default=1000, help="of the teacher (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=4e-4, help="of the student (default: %(default)s)")
     parser.add_argument("--distillation-weight", type=float, help="of the teacher's term (default: 0; add: 2.5)")
