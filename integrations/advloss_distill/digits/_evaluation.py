@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +83,7 @@ def _frechet(samples: Tensor, reference: Tensor) -> float:
     metric.set_dtype(torch.float64)
     metric.update(reference.double(), real=True)
     metric.update(samples.double(), real=False)
-    return float(cast(Tensor, metric.compute()))
+    return float(metric.compute())
 
 
 def table(rows: Mapping[str, Figures]) -> str:
