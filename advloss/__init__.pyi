@@ -8,6 +8,7 @@ from ._create import create_loss as create_loss
 from ._create import create_recipe as create_recipe
 from ._create import create_regularizer as create_regularizer
 from ._features import FeatureDiscriminator as FeatureDiscriminator
+from ._interrupt import interruptible as interruptible
 from ._logits import Logits as Logits
 from ._logits import as_scales as as_scales
 from ._logits import detach as detach

@@ -79,13 +79,11 @@ def main() -> int:
     checkpoints = options.out / "checkpoints"
     if options.resume:
         distillation.load(checkpoints)
-    try:
-        run(distillation, options)
-    except KeyboardInterrupt:
-        distillation.save(checkpoints)
+    complete = run(distillation, options)
+    distillation.save(checkpoints)
+    if not complete:
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")
         return 130
-    distillation.save(checkpoints)
     if accelerator.is_main_process:
         finish(distillation, data, options, time.perf_counter() - began)
     accelerator.end_training()
@@ -158,8 +156,8 @@ def load_or_train_teacher(data: digits.Digits, options: argparse.Namespace, acce
     return UNet2DModel.from_pretrained(folder).to(accelerator.device)
 
 
-def run(distillation: Distillation, options: argparse.Namespace) -> None:
-    """Distil, with a progress bar and a log line for every step."""
+def run(distillation: Distillation, options: argparse.Namespace) -> bool:
+    """Distil, with a progress bar and a log line for every step. Returns False after Ctrl-C."""
     main_process = distillation.accelerator.is_main_process
     options.out.mkdir(parents=True, exist_ok=True)
     with (
@@ -182,7 +180,7 @@ def run(distillation: Distillation, options: argparse.Namespace) -> None:
             if progress.iteration % options.save_every == 0:
                 distillation.save(options.out / "checkpoints")
 
-        distillation.run(options.iterations, on_progress)
+        return distillation.run(options.iterations, on_progress)
 
 
 def finish(distillation: Distillation, data: digits.Digits, options: argparse.Namespace, seconds: float) -> None:
@@ -212,7 +210,7 @@ def finish(distillation: Distillation, data: digits.Digits, options: argparse.Na
     metrics["run"] = {"seconds": seconds, "seed": options.seed, "method": options.method}
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(digits.table(rows))
-    print(f"everything is in {options.out}; distilled in {seconds:.0f} s")
+    print(f"everything is in {options.out}; training took {seconds:.0f} s")
 
 
 def parse() -> argparse.Namespace:
@@ -246,4 +244,9 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (advloss.AdvlossError, OSError) as error:
+        sys.exit(f"distill_turbo.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

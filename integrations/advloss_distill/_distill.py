@@ -14,7 +14,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from advloss import Adversary, Report
+from advloss import Adversary, Report, interruptible
 from advloss_distill import _checkpoint
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._noised_data import NoisedData
@@ -81,13 +81,17 @@ class Distillation:
         self.ema.to(accelerator.device)
         self.iteration = 0
 
-    def run(self, iterations: int, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
-        """Train until `iterations` are done, counted from the very first; `on_progress` is called after each."""
+    def run(self, iterations: int, on_progress: Callable[[Progress], None] = lambda progress: None) -> bool:
+        """Train until `iterations` are done, counted from the very first; `on_progress` is called after each.
+
+        Ctrl-C ends it after the iteration that it falls into, in all processes. Returns whether all were done.
+        """
         if isinstance(self.simulation, BackwardSimulation) and not self.simulation.ready:
             self.simulation.fill(self._x0, self._shape(), self.data.conditions, self.accelerator.device)
-        while self.iteration < iterations:
-            progress = self.step()
-            on_progress(progress)
+        with interruptible(self.accelerator) as asked_to_stop:
+            while self.iteration < iterations and not asked_to_stop():
+                on_progress(self.step())
+        return self.iteration >= iterations
 
     def step(self) -> Progress:
         """One iteration: the discriminator's turn, then the student's on the same samples.

@@ -19,8 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from advloss import Adversary, InputError, MakeOptimizer, OptionError, Report
-from advloss_gan._interrupt import interruptible
+from advloss import Adversary, InputError, MakeOptimizer, OptionError, Report, interruptible
 
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99))
 
@@ -94,10 +93,10 @@ def train_gan(
         return batch, torch.randn(len(batch), latent_features, device=accelerator.device)
 
     with ExitStack() as stack:
-        asked_to_stop = stack.enter_context(interruptible())
+        asked_to_stop = stack.enter_context(interruptible(accelerator))
         lines = stack.enter_context(log.open("w", buffering=1)) if log and accelerator.is_main_process else None
         bar = stack.enter_context(tqdm(total=steps, disable=None if accelerator.is_main_process else True))
-        while done < steps and not _anywhere(accelerator, asked_to_stop()):
+        while done < steps and not asked_to_stop():
             for _ in range(discriminator_steps):
                 batch, latent = draw()
                 with torch.no_grad():
@@ -139,13 +138,6 @@ def _endless(batches: Iterable[Tensor]) -> Iterator[Tensor]:
             yield batch
         if batch is None:
             raise InputError("there are no more real batches: give an iterable that can be read again (a DataLoader)")
-
-
-def _anywhere(accelerator: Accelerator, asked: bool) -> bool:
-    """Whether any process is asked to stop; all of them get the same answer."""
-    if asked:
-        accelerator.set_trigger()
-    return accelerator.check_trigger()
 
 
 def _line(step: int, loss: Tensor, report: Report) -> str:
