@@ -22,6 +22,7 @@ class Figures:
     pixels_all, pixels_held_out: the same in pixel space.
     accuracy: share of samples that the classifier takes for what they were made for.
     memorized: share of samples closer to a training digit than 90 % of held-out digits are (for those: 0.1).
+    copied: share of samples three times nearer to one training digit than to the next (Yoon et al. 2023).
     nearest: median distance to the nearest training digit.
     """
 
@@ -31,6 +32,7 @@ class Figures:
     pixels_held_out: float
     accuracy: float
     memorized: float
+    copied: float
     nearest: float
 
     def as_dict(self) -> dict[str, float]:
@@ -44,14 +46,15 @@ class Evaluation:
     def __init__(self, digits: Digits, classifier: Classifier) -> None:
         self.digits = digits
         self.classifier = classifier
-        self._close = torch.quantile(self._nearest(digits.held_out_images), CLOSE)
+        self._close = torch.quantile(self._distances(digits.held_out_images).amin(1), CLOSE)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor) -> Figures:
         """Figures of images `(N, 1, 8, 8)`, clamped to [-1, 1], that were made for `labels` `(N,)`."""
         images = images.clamp(-1, 1)
         everything, held_out = self.digits.all_images, self.digits.held_out_images
-        features, nearest = self.classifier.features, self._nearest(images)
+        features = self.classifier.features
+        nearest, second = self._distances(images).topk(2, dim=1, largest=False).values.unbind(1)
         return Figures(
             features_all=_frechet(features(images), features(everything)),
             features_held_out=_frechet(features(images), features(held_out)),
@@ -59,6 +62,7 @@ class Evaluation:
             pixels_held_out=_frechet(images.flatten(1), held_out.flatten(1)),
             accuracy=float((self.classifier(images).argmax(1) == labels).double().mean()),
             memorized=float((nearest < self._close).double().mean()),
+            copied=float((nearest < second / 3).double().mean()),
             nearest=float(nearest.median()),
         )
 
@@ -66,8 +70,9 @@ class Evaluation:
         """The floor: figures of real digits that nothing was trained on."""
         return self(self.digits.held_out_images, self.digits.held_out_labels)
 
-    def _nearest(self, images: Tensor) -> Tensor:
-        return torch.cdist(images.flatten(1), self.digits.images.flatten(1)).amin(1)
+    def _distances(self, images: Tensor) -> Tensor:
+        """To each training digit, `(N, M)`."""
+        return torch.cdist(images.flatten(1), self.digits.images.flatten(1))
 
 
 class _AsGiven(nn.Module):
@@ -88,7 +93,7 @@ def _frechet(samples: Tensor, reference: Tensor) -> float:
 
 def table(rows: Mapping[str, Figures]) -> str:
     """Rows of figures by name, as text."""
-    head = ("", "features", "held out", "pixels", "held out", "accuracy", "memorized", "nearest")
+    head = ("", "features", "held out", "pixels", "held out", "accuracy", "memorized", "copied", "nearest")
     lines = [
         head,
         *((name, *(f"{value:.3f}" for value in figures.as_dict().values())) for name, figures in rows.items()),
