@@ -117,7 +117,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.Capture
 
 def module(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "advloss", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_python_dash_m() -> None:
@@ -131,6 +131,6 @@ def test_python_dash_m() -> None:
 def test_reader_that_stops_early_is_no_error() -> None:
     """`advloss list | head -1`"""
     command = f"{sys.executable} -m advloss list | head -1"
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=180)
     assert done.stdout.startswith("KIND")
     assert done.stderr == ""

@@ -12,7 +12,7 @@ def test_tables_are_fresh():
         [sys.executable, ROOT / "docs" / "tables.py", "--check"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert run.returncode == 0, run.stderr

@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib")
 
 def run(*arguments, launcher=()):
     command = [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=270)
 
 
 def test_default_run_writes_one_folder(tmp_path):
