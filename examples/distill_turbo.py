@@ -223,8 +223,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--method", choices=("default", "add"), default="default", help="which combination to distil with"
     )
-    parser.add_argument("--iterations", type=int, default=2400, help="of distillation (default: %(default)s)")
-    parser.add_argument("--teacher-iterations", type=int, default=1000, help="of the teacher (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=3000, help="of distillation (default: %(default)s)")
+    parser.add_argument("--teacher-iterations", type=int, default=1200, help="of the teacher (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=4e-4, help="of the student (default: %(default)s)")
     parser.add_argument("--distillation-weight", type=float, help="of the teacher's term (default: 0; add: 2.5)")
     parser.add_argument("--backbone", default="test_vit", help="timm model for --method add (default: %(default)s)")
