@@ -33,8 +33,12 @@ def frechet(one: Tensor, other: Tensor) -> float:
     return float(((one.mean(0) - other.mean(0)) ** 2).sum() + np.trace(a + b - 2 * np.real(root)))
 
 
+def distances(images: Tensor, others: Tensor) -> Tensor:
+    return (images.flatten(1)[:, None] - others.flatten(1)[None]).square().sum(2).sqrt()
+
+
 def nearest(images: Tensor, others: Tensor) -> Tensor:
-    return (images.flatten(1)[:, None] - others.flatten(1)[None]).square().sum(2).sqrt().amin(1)
+    return distances(images, others).amin(1)
 
 
 def damaged(data: digits.Digits) -> tuple[Tensor, Tensor]:
@@ -79,12 +83,17 @@ def test_held_out_digits_are_the_floor(data: digits.Digits, evaluation: digits.E
 def test_copies_of_training_digits_are_memorized(data: digits.Digits, evaluation: digits.Evaluation) -> None:
     copies = evaluation(data.images[:400], data.labels[:400])
     assert copies.memorized == 1
+    assert copies.copied == 1
     assert copies.nearest < 0.01
+    assert evaluation.held_out().copied < 0.02
     mixed = torch.cat([data.images[:200], data.held_out_images[:200]])
     labels = torch.cat([data.labels[:200], data.held_out_labels[:200]])
     close = torch.quantile(nearest(data.held_out_images, data.images), 0.1)
     expected = (nearest(mixed, data.images) < close).double().mean()
-    assert evaluation(mixed, labels).memorized == pytest.approx(float(expected), abs=0.005)
+    found = evaluation(mixed, labels)
+    assert found.memorized == pytest.approx(float(expected), abs=0.005)
+    first, second = distances(mixed, data.images).sort(1).values[:, :2].unbind(1)
+    assert found.copied == pytest.approx(float((3 * first < second).double().mean()), abs=0.005)
 
 
 def test_accuracy_is_for_the_labels_asked_for(data: digits.Digits, evaluation: digits.Evaluation) -> None:
@@ -107,17 +116,18 @@ def test_rows_of_a_table_line_up(evaluation: digits.Evaluation) -> None:
     assert text[1].split()[1:] == text[2].split()[4:] == [f"{value:.3f}" for value in figures.as_dict().values()]
 
 
+def steps_of(line: np.ndarray) -> list[float]:
+    """The grey levels along a line of pixels, without edges, white and repetition."""
+    flat = [float(b) for a, b, c in zip(line, line[1:], line[2:]) if a == b == c and b > 0]
+    return [grey for i, grey in enumerate(flat) if i == 0 or grey != flat[i - 1]]
+
+
 def test_a_picture_shows_every_class_in_its_column(tmp_path: Path) -> None:
     labels = torch.arange(40).flip(0) % 10
     images = (labels / 4.5 - 1).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)  # grey by class, 0 as light as the background
     digits.picture({"a": (images, labels), "b": (images, labels)}, tmp_path / "p.png", "title")
     drawn = picture_file.imread(tmp_path / "p.png")[..., :3].mean(2)
-    assert drawn.shape[1] > 2 * drawn.shape[0] > 200
-    line = 1 - drawn[int(drawn.shape[0] * 0.58)]  # through the second row of samples or so
-    for half in (line[: len(line) // 2], line[len(line) // 2 :]):
-        wide = [
-            int(i) for i in np.nonzero(half)[0] if i and i + 1 < len(half) and half[i - 1] == half[i] == half[i + 1]
-        ]
-        greys = [float(half[i]) for i in wide]
-        seen = [grey for i, grey in enumerate(greys) if i == 0 or grey != greys[i - 1]]
-        assert seen == pytest.approx([digit / 9 for digit in range(1, 10)], abs=0.02)
+    assert drawn.shape[1] > drawn.shape[0] > 100
+    expected = [digit / 9 for digit in range(1, 10)]
+    for half in np.array_split(1 - drawn, 2, axis=1):
+        assert sum(steps_of(line) == pytest.approx(expected, abs=0.02) for line in half) > 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +45,22 @@ def test_the_student_learns_and_the_teacher_stays(accelerator: Accelerator) -> N
     assert len(differences(student, distillation.student.state_dict())) > len(student) // 2
     assert differences(judge, distillation.adversary.discriminator.state_dict())
     assert all(torch.isfinite(torch.tensor(list(progress.as_dict().values()))).all() for progress in seen)
-    distillation.run(3, forbidden)  # nothing is left to do
+    assert distillation.run(3, forbidden)  # nothing is left to do
+
+
+def test_ctrl_c_ends_it_between_two_iterations(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator)
+    seen: list[int] = []
+
+    def interrupt(progress: Progress) -> None:
+        seen.append(progress.iteration)
+        if progress.iteration == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert distillation.run(5, interrupt) is False
+    assert distillation.iteration == 2
+    assert distillation.run(5, interrupt) is True
+    assert seen == [1, 2, 3, 4, 5]
 
 
 def test_the_teacher_is_none_of_the_accelerators_models(accelerator: Accelerator) -> None:
