@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from diffusers import UNet2DModel
 from matplotlib import image as picture_file
 
@@ -29,6 +30,7 @@ TINY = ["--cpu", "--teacher-iterations", "4", "--samples", "100"]
 PLAIN = """
 import sys
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from diffusers import LCMScheduler, UNet2DModel
 
 unet = UNet2DModel.from_pretrained(sys.argv[1] + "/unet")
@@ -98,6 +100,8 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str
 
     yield run
     torch.set_flush_denormal(False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
     _registry._script.clear()
     _registry._script.update(registered)
 
