@@ -30,7 +30,6 @@ TINY = ["--cpu", "--teacher-iterations", "4", "--samples", "100"]
 PLAIN = """
 import sys
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from diffusers import LCMScheduler, UNet2DModel
 
 unet = UNet2DModel.from_pretrained(sys.argv[1] + "/unet")
