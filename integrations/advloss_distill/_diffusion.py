@@ -10,6 +10,7 @@ from torch import Tensor
 
 from advloss import OptionError
 
+NO_SIGNAL = 1e-3  # some schedulers keep zero terminal SNR invertible by an alpha of 2^-12
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
@@ -30,7 +31,7 @@ class Diffusion:
     def __post_init__(self) -> None:
         if self.prediction not in get_args(Prediction):
             raise OptionError(f"prediction={self.prediction!r}: there are {', '.join(get_args(Prediction))}")
-        if self.prediction == "epsilon" and bool((self.alpha == 0).any()):
+        if self.prediction == "epsilon" and bool((self.alpha < NO_SIGNAL).any()):
             raise OptionError(
                 "a network that predicts noise says nothing where alpha is 0 (zero terminal SNR): train it with "
                 "prediction_type='v_prediction', or leave the scheduler's betas as they are"

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, VQDiffusionScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    VQDiffusionScheduler,
+)
 from torch import Tensor
 
 from advloss import OptionError
@@ -108,9 +114,10 @@ def test_levels_take_the_samples_precision_and_shape() -> None:
             assert noisy[1].mean() < 0.1
 
 
-def test_noise_prediction_at_zero_terminal_snr_is_refused() -> None:
+@pytest.mark.parametrize("scheduler", [DDPMScheduler, EulerDiscreteScheduler])  # Euler's last alpha is 2^-12
+def test_noise_prediction_at_zero_terminal_snr_is_refused(scheduler: type[Any]) -> None:
     with pytest.raises(OptionError, match="v_prediction"):
-        Diffusion.from_scheduler(DDPMScheduler(rescale_betas_zero_snr=True))
+        Diffusion.from_scheduler(scheduler(rescale_betas_zero_snr=True))
 
 
 def test_unknown_predictions_and_schedulers_are_refused() -> None:
