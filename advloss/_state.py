@@ -9,7 +9,6 @@ import ctypes
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,24 @@ FORMAT = "advloss-state-1"
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write a nested state (mappings, sequences, numbers, strings, tensors) to `path`."""
+    """Write a nested state (mappings, sequences, numbers, strings, tensors) to `path`.
+
+    Raises:
+        OSError: the disk is full, ...; what was at `path` is whole.
+        StateError: something else is in the state.
+    """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors, ""))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # of this process alone, with the umask's permissions
     try:
         save_file(tensors, temporary, metadata={"format": FORMAT, "tree": tree, "digest": _digest(tree, tensors)})
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except SafetensorError as error:  # it wraps the system's errors
+        raise OSError(f"{path} could not be written ({error}); what was there before is whole") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> Any:
@@ -57,7 +61,7 @@ def load_state(path: Path) -> Any:
         if metadata["digest"] != _digest(metadata["tree"], tensors):
             raise ValueError("its digest differs")
         return _unpack(json.loads(metadata["tree"]), tensors)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, StateError):
             raise
         raise StateError(f"{path} is damaged ({type(error).__name__}: {error}); use an older checkpoint") from error
@@ -93,6 +97,9 @@ def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     _check_optimizer(own["update"]["optimizer"], given["update"]["optimizer"])
     if (own["scheduler"] is None) != (given["scheduler"] is None):
         raise StateError("only one of the two has a scheduler; build the adversary as it was")
+    strange = (given["scheduler"] or {}).keys() - (own["scheduler"] or {}).keys()
+    if strange:  # torch would set them as attributes
+        raise StateError(f"the state is of another scheduler, one with {', '.join(sorted(map(str, strange)))}")
 
 
 def _check_optimizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
