@@ -141,7 +141,7 @@ def test_a_checkpoint_without_the_rates_schedule_is_refused(accelerator: Acceler
     distillation.run(1)
     distillation.save(tmp_path)
     distillation.scheduler = None
-    with pytest.raises(StateError, match="only one of this run and .* has: scheduler"):
+    with pytest.raises(StateError, match=r"only one of this run and .* has: scheduler"):
         distillation.load(tmp_path)
 
 
