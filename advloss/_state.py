@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -97,9 +98,31 @@ def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     _check_optimizer(own["update"]["optimizer"], given["update"]["optimizer"])
     if (own["scheduler"] is None) != (given["scheduler"] is None):
         raise StateError("only one of the two has a scheduler; build the adversary as it was")
-    strange = (given["scheduler"] or {}).keys() - (own["scheduler"] or {}).keys()
-    if strange:  # torch would set them as attributes
-        raise StateError(f"the state is of another scheduler, one with {', '.join(sorted(map(str, strange)))}")
+    if own["scheduler"] is not None:
+        check_names(own["scheduler"], given["scheduler"], "scheduler")
+    for name, part in (("optimizer", given["update"]["optimizer"]), ("scheduler", given["scheduler"])):
+        check_finite(part, name)
+
+
+def check_names(own: Mapping[str, Any], given: Any, place: str) -> None:
+    """Raise StateError if `given` has a name that `own` lacks: a scheduler would take any as an attribute."""
+    if not isinstance(given, Mapping) or given.keys() - own.keys():
+        found = sorted(map(str, given.keys() - own.keys())) if isinstance(given, Mapping) else type(given).__name__
+        raise StateError(f"{place} has {', '.join(own)}; the state is of another kind, with {found}")
+
+
+def check_finite(value: Any, place: str) -> None:
+    """Raise StateError if there is NaN anywhere in a nested state, or an infinite tensor."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check_finite(item, f"{place}/{name}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            check_finite(item, f"{place}/{index}")
+    elif isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+        raise StateError(f"{place} holds NaN or infinity in the state; use an older checkpoint")
+    elif isinstance(value, float) and math.isnan(value):  # infinity may be a setting: no limit
+        raise StateError(f"{place} is NaN in the state; use an older checkpoint")
 
 
 def _check_optimizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -111,9 +134,6 @@ def _check_optimizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if strange:
         raise StateError(f"the state is of another optimizer, one with {', '.join(sorted(strange))}")
     for index, moments in given["state"].items():
-        for name, value in moments.items():
-            if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
-                raise StateError(f"optimizer: {name} holds NaN or infinity in the state; use an older checkpoint")
         mine = own["state"].get(index, moments)
         if _shapes(mine) != _shapes(moments):
             raise StateError(f"optimizer: the moments of parameter {index} differ; build the adversary as it was")

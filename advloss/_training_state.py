@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from advloss._adversary import Adversary
-from advloss._state import load_state, save_state
+from advloss._state import check_finite, check_names, load_state, save_state
 from advloss.errors import StateError
 
 
@@ -75,7 +74,9 @@ class TrainingState:
             raise StateError(f"only one of this run and {folder} has: {names}; build the run as it was")
         for name, part in parts.items():
             if not isinstance(part, Adversary):  # it looks for itself: an unfinished accumulation may hold NaN
-                _check_finite(states[name], f"{folder}: {name}")
+                check_finite(states[name], f"{folder}: {name}")
+        for name, part in self._shared.items():
+            check_names(part.state_dict(), states[name], f"{folder}: {name}")
         before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
         begun = []
         try:
@@ -119,16 +120,3 @@ def _states(content: Any, folder: Path) -> dict[str, Any]:
     if not isinstance(content, Mapping) or not isinstance(content.get("parts"), dict):
         raise StateError(f"{folder} holds no state of a training; it was saved by something else")
     return content["parts"]
-
-
-def _check_finite(value: Any, place: str) -> None:
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            _check_finite(item, f"{place}/{name}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_finite(item, f"{place}/{index}")
-    elif isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
-        raise StateError(f"{place} holds NaN or infinity; use an older checkpoint")
-    elif isinstance(value, float) and value != value:  # schedules may say infinity: "no limit"
-        raise StateError(f"{place} is NaN; use an older checkpoint")
