@@ -107,9 +107,12 @@ class Checkpoints:
             before = [aside if path == new else path for path in before if path != aside]
         partial.rename(new)
         _flush(self.folder)
-        older = sorted(before, key=_number)  # damaged ones first: their number is 0
+        older = sorted(filter(_number, before), key=_number)
         for path in older[: len(older) - (self.keep - 1)]:
             self._discard(path)
+        for path in before:
+            if path.exists() and not _number(path):  # whatever it is, it is not in the way of the new one
+                path.rename(path.with_name(f"{path.name}-damaged-{path.stat().st_ino}"))
 
     def _discard(self, path: Path) -> None:
         """Out of sight in one step, so that a kill leaves no half of it among the checkpoints."""

@@ -33,9 +33,12 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors, ""))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # of this process alone, with the umask's permissions
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the umask says; safetensors lets nobody else read
         save_file(tensors, temporary, metadata={"format": FORMAT, "tree": tree, "digest": _digest(tree, tensors)})
+        temporary.chmod(mode)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
