@@ -59,7 +59,8 @@ def load_state(path: Path) -> Any:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies: what safetensors returns is the file itself, mapped, and would change or crash with it
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise StateError(f"{path} has format {metadata.get('format')!r}; expected {FORMAT!r}")
         if metadata["digest"] != _digest(metadata["tree"], tensors):

@@ -251,6 +251,16 @@ def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
     assert load(checkpoints) == 2
 
 
+def test_what_was_loaded_is_no_longer_the_file(tmp_path: Path) -> None:
+    """An optimizer keeps the tensors that it is given: a view of the file would change, or crash, with the file."""
+    path = tmp_path / "state"
+    advloss.save_state({"weight": torch.ones(5000)}, path)
+    weight = advloss.load_state(path)["weight"]
+    with path.open("rb+") as file:
+        file.truncate(0)
+    assert bool((weight == 1).all())
+
+
 def test_an_error_while_writing_leaves_the_old_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 1)

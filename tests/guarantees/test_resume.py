@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import random
+import signal
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +275,109 @@ def test_a_script_of_its_own_goes_on(place: int, tmp_path: Path) -> None:
 def test_a_script_with_accelerate_goes_on(place: int, make_accelerator: Any, tmp_path: Path) -> None:
     make_accelerator()
     check_resumed(AccelerateScript, place, tmp_path)
+
+
+# The trainers of the integrations
+
+STEPS = 12
+
+
+def gan(folder: Path, seed: int = 0, resume: bool = False, interrupt: int = 0, kill: int = 0) -> None:
+    """A training of `STEPS` steps, or until a signal or an error after a step; saved to `folder` every second one."""
+    from advloss_gan import MLPGenerator, train_gan
+
+    torch.manual_seed(seed)
+    adversary = advloss.Adversary(
+        ("mlp", {"width": 8, "norm": "spectral"}), "hinge", {"lecam": {}, "r1": {"every": 3}}, scheduler=cosine
+    )
+    generator = MLPGenerator(latent_features=2, width=8)
+    torch.manual_seed(seed)
+    points = torch.randn(28, 2, generator=torch.Generator().manual_seed(1))
+
+    def on_step(step: int, averaged: nn.Module) -> None:
+        if step == interrupt:
+            signal.raise_signal(signal.SIGTERM)
+        if step == kill:
+            raise ZeroDivisionError
+
+    result = train_gan(
+        generator,
+        adversary,
+        DataLoader(points, batch_size=8, shuffle=True),
+        latent_features=2,
+        steps=STEPS,
+        discriminator_steps=2,
+        generator_scheduler=cosine,
+        log=folder / "log",
+        checkpoints=folder / "checkpoints",
+        save_every=2,
+        resume=resume,
+        on_step=on_step,
+    )
+    assert result.exit_status == (143 if interrupt else 0)
+    assert result.steps == (interrupt or STEPS)
+
+
+def distillation(folder: Path, seed: int = 0, resume: bool = False, interrupt: int = 0, kill: int = 0) -> None:
+    """The same with a student of few steps."""
+    from distill_tools import tiny_distillation
+
+    torch.manual_seed(seed)
+    made = tiny_distillation(Accelerator(cpu=True), distillation_weight=0.5)
+    with torch.no_grad():
+        made.student.conv_in.bias.add_(seed)  # nothing of the right values is there but in the file
+    set_seed(seed)
+    if resume:
+        made.load(folder / "checkpoints")
+    with advloss.open_step_log(folder / "log", made.iteration) as log:
+
+        def on_progress(progress: Any) -> None:
+            log.write(f"{progress.as_dict()}\n")
+            if progress.iteration == interrupt:
+                signal.raise_signal(signal.SIGTERM)
+            if progress.iteration == kill:
+                raise ZeroDivisionError
+
+        done = made.run(STEPS, on_progress, checkpoints=folder / "checkpoints", save_every=2)
+    assert done == (not interrupt)
+    assert made.exit_status == (143 if interrupt else 0)
+
+
+def final(folder: Path) -> Any:
+    """Everything that the last checkpoint holds, and the log."""
+    newest = Checkpoints(folder / "checkpoints").newest()
+    assert newest.name == f"step-{STEPS:08d}"
+    states = [advloss.load_state(newest / f"{name}.safetensors") for name in ("state", "process_0")]
+    return states, (folder / "log").read_text()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[..., None]], Any]:
+    @functools.cache
+    def run(trainer: Callable[..., None]) -> Any:
+        folder = tmp_path_factory.mktemp("straight")
+        trainer(folder)
+        return final(folder)
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["interrupt", "kill"])
+@pytest.mark.parametrize("place", interruptions(STEPS - 3, count=25, short=2))
+@pytest.mark.parametrize("trainer", [gan, distillation])
+def test_a_trainer_goes_on(
+    trainer: Callable[..., None],
+    place: int,
+    how: str,
+    make_accelerator: Any,
+    uninterrupted: Callable[[Callable[..., None]], Any],
+    tmp_path: Path,
+) -> None:
+    """After SIGTERM from that very step; after an error, which saves nothing, from the last checkpoint before it."""
+    make_accelerator()
+    expected = uninterrupted(trainer)
+    place += 2  # there is a checkpoint
+    with pytest.raises(ZeroDivisionError) if how == "kill" else nullcontext():
+        trainer(tmp_path, **{how: place})
+    trainer(tmp_path, seed=5, resume=True)
+    assert_same(final(tmp_path), expected)
