@@ -151,7 +151,7 @@ def test_a_second_sigterm_does_not_end_the_saving() -> None:
 
 
 def test_a_second_interrupt_is_not_held_back() -> None:
-    with pytest.raises(KeyboardInterrupt), interruptible():
+    with pytest.raises(KeyboardInterrupt), interruptible():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 

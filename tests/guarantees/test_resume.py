@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,9 +154,13 @@ class PlainScript(Run):
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed)
         self.batches = EndlessBatches(DataLoader(data(), batch_size=4, shuffle=True))
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=16.0, growth_interval=2)
+        self.adversary._update.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
         parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         parts.update(scheduler=self.scheduler, adversary=self.adversary)
-        self.state = TrainingState(parts, {"gradients": Gradients(self.model), "batches": self.batches})
+        own = {"gradients": Gradients(self.model), "batches": self.batches}
+        place = {"process_index": 0, "num_processes": 1, "device": torch.device("cpu")}
+        self.state = TrainingState(parts, own, accelerator=SimpleNamespace(scaler=self.scaler, **place))
 
     def run(self, turns: int) -> PlainScript:
         while self.turn < turns:
@@ -164,9 +169,10 @@ class PlainScript(Run):
             if self.turn % 2 == 0:
                 self.adversary.discriminator_step(real, fake)
             else:
-                (self.adversary.generator_loss(fake, real) / 2).backward()
+                self.scaler.scale(self.adversary.generator_loss(fake, real) / 2).backward()
             if self.turn % 4 == 3:
-                self.optimizer.step()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
                 self.optimizer.zero_grad()
                 self.scheduler.step()
                 self.average.update_parameters(self.model)
@@ -174,7 +180,8 @@ class PlainScript(Run):
         return self
 
     def everything(self) -> dict[str, Any]:
-        return {**super().everything(), "batches": copied(self.batches.state_dict())}
+        more = {"batches": self.batches.state_dict(), "scaler": self.scaler.state_dict()}
+        return {**super().everything(), **copied(more)}
 
     def save(self, folder: Path) -> None:
         with Checkpoints(folder).write(self.turn) as new:
