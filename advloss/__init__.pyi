@@ -1,5 +1,7 @@
 from ._adversary import Adversary as Adversary
 from ._augmentation import Augmentation as Augmentation
+from ._batches import EndlessBatches as EndlessBatches
+from ._checkpoints import Checkpoints as Checkpoints
 from ._condition import Condition as Condition
 from ._condition import select_condition as select_condition
 from ._create import create_augmentation as create_augmentation
@@ -8,6 +10,7 @@ from ._create import create_loss as create_loss
 from ._create import create_recipe as create_recipe
 from ._create import create_regularizer as create_regularizer
 from ._features import FeatureDiscriminator as FeatureDiscriminator
+from ._interrupt import Interrupt as Interrupt
 from ._interrupt import interruptible as interruptible
 from ._logits import Logits as Logits
 from ._logits import as_scales as as_scales
@@ -29,6 +32,9 @@ from ._regularizer import leaf as leaf
 from ._report import Report as Report
 from ._state import load_state as load_state
 from ._state import save_state as save_state
+from ._step_log import open_step_log as open_step_log
+from ._training_state import RandomState as RandomState
+from ._training_state import TrainingState as TrainingState
 from .errors import AdvlossError as AdvlossError
 from .errors import CombinationError as CombinationError
 from .errors import InputError as InputError

@@ -10,6 +10,7 @@ import torch
 
 from advloss import _state
 from advloss._runtime import Accelerated
+from advloss.errors import StateError
 
 if TYPE_CHECKING:
     from advloss._adversary import Adversary
@@ -21,18 +22,28 @@ def attach(adversary: Adversary, accelerator: Any) -> Accelerated:
     """Start all processes from the main one's state, and hook into `save_state` and `load_state`.
 
     The n-th adversary of an accelerator is saved as ``adversary.safetensors``, ``adversary_1.safetensors``, ...
-    Only the process that writes does anything on saving, so a script may call `save_state` there alone.
+    Only the process that writes has to be there, so a script may call `save_state` on it alone. Called in the others,
+    in the middle of an accumulation, it adds what each of them has gathered: ``adversary.process_1.safetensors``, ...
     """
     number = _attached.get(accelerator, 0)
     _attached[accelerator] = number + 1
-    name = f"adversary_{number}.safetensors" if number else "adversary.safetensors"
+    name = f"adversary_{number}" if number else "adversary"
+    gathered = f"{name}.process_{accelerator.process_index}.safetensors"
 
     def save(models: Any, weights: Any, output_dir: str) -> None:
+        state = adversary.state_dict()
         if _writes(accelerator):
-            _state.save_state(adversary.state_dict(), Path(output_dir) / name)
+            _state.save_state(state, Path(output_dir) / f"{name}.safetensors")
+        elif state["update"]["count"]:
+            parts = {"counters": state["counters"], "update": _gathered(state["update"])}
+            _state.save_state(parts, Path(output_dir) / gathered)
 
     def load(models: Any, input_dir: str) -> None:
-        adversary.load_state_dict(_state.load_state(Path(input_dir) / name))
+        _check_pickles(Path(input_dir))
+        state = _state.load_state(Path(input_dir) / f"{name}.safetensors")
+        if state["update"]["count"] and not _writes(accelerator):
+            state = _with_own(state, Path(input_dir) / gathered)
+        adversary.load_state_dict(state)
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
@@ -44,6 +55,37 @@ def attach(adversary: Adversary, accelerator: Any) -> Accelerated:
 def _writes(accelerator: Any) -> bool:
     everywhere = accelerator.project_configuration.save_on_each_node
     return bool(accelerator.is_local_main_process if everywhere else accelerator.is_main_process)
+
+
+def _gathered(update: dict[str, Any]) -> dict[str, Any]:
+    """What an unfinished accumulation holds; it differs between processes until their mean is taken."""
+    return {name: update[name] for name in ("gradients", "buffers", "finite")}
+
+
+def _with_own(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The main process's state with what this one had gathered."""
+    own = _state.load_state(path) if path.is_file() else None
+    if own is None or own["counters"] != state["counters"]:
+        raise StateError(
+            f"{path.parent} was saved in the middle of an accumulation, and not in every process: {path.name} is missing "
+            "or of another step. Call save_state in every process, or between two steps"
+        )
+    return {**state, "update": {**state["update"], **own["update"]}}
+
+
+def _check_pickles(folder: Path) -> None:
+    """Look at the files that Accelerate unpickles before any state changes.
+
+    It reads them with `weights_only`, and so runs nothing that they say; but it would find one of them damaged or
+    hostile in the middle of loading, and leaves out random states that it cannot read without a word.
+    """
+    from accelerate.utils import load
+
+    for path in sorted((*folder.glob("*.bin"), *folder.glob("random_states_*.pkl"))):
+        try:
+            load(str(path), mmap=True)  # tensors stay on the disk
+        except Exception as error:
+            raise StateError(f"{path} is damaged, or holds more than tensors and numbers ({error})") from error
 
 
 @torch.no_grad()

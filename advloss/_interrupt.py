@@ -1,42 +1,66 @@
-"""Ctrl-C as a question, answered between two steps."""
+"""Ctrl-C and SIGTERM as a question, answered between two steps."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
-@contextmanager
-def interruptible(accelerator: Any = None) -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C interrupts nothing: the function that is yielded returns True from then on.
+class Interrupt:
+    """Called between two steps, it says whether to stop: the same in all processes, whichever was signalled.
 
-    A second one raises KeyboardInterrupt as usual. In a thread other than the main one nothing is changed: signals
-    do not arrive there. With an `accelerate.Accelerator` all its processes get the same answer, whichever was
-    asked; each must then call the function as often as the others.
+    Attributes:
+        exit_status: what the process should exit with, by convention 128 and the signal's number: 130 after Ctrl-C,
+            143 after SIGTERM. 0 until a call has returned True.
     """
-    asked = threading.Event()
 
-    def answer() -> bool:
-        if accelerator is None or accelerator.num_processes == 1:
-            return asked.is_set()
-        if asked.is_set():
-            accelerator.set_trigger()
-        return bool(accelerator.check_trigger())
+    def __init__(self, accelerator: Any = None) -> None:
+        self._accelerator = accelerator
+        self._signal = 0
+        self.exit_status = 0
 
+    def __call__(self) -> bool:
+        number = self._signal
+        if self._accelerator is not None and self._accelerator.num_processes > 1:
+            import torch
+
+            asked = torch.tensor([number], device=self._accelerator.device)
+            number = int(self._accelerator.gather(asked).max())
+        self.exit_status = 128 + number if number else 0
+        return bool(number)
+
+    def ask(self, number: int) -> None:
+        """Ask to stop, as the signal of this number does."""
+        self._signal = number
+
+
+@contextmanager
+def interruptible(accelerator: Any = None) -> Iterator[Interrupt]:
+    """Inside, the first Ctrl-C and any SIGTERM interrupt nothing: the `Interrupt` that is yielded returns True.
+
+    A second Ctrl-C raises KeyboardInterrupt as usual; a further SIGTERM changes nothing, since launchers and
+    schedulers send several, and saving is not to be ended by the second. In a thread other than the main one nothing
+    is changed: signals do not arrive there. With an `accelerate.Accelerator` all its processes get the same answer;
+    each must then call it as often as the others: it is one tiny gather.
+    """
+    interrupt = Interrupt(accelerator)
     if threading.current_thread() is not threading.main_thread():
-        yield answer
+        yield interrupt
         return
-    before = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: Any) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
+        interrupt.ask(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    signal.signal(signal.SIGINT, ask)
+    for number in before:
+        signal.signal(number, ask)
     try:
-        yield answer
+        yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,27 @@ FORMAT = "advloss-state-1"
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write a nested state (mappings, sequences, numbers, strings, tensors) to `path`."""
+    """Write a nested state (mappings, sequences, numbers, strings, tensors) to `path`.
+
+    Raises:
+        OSError: the disk is full, ...; what was at `path` is whole.
+        StateError: something else is in the state.
+    """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors, ""))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the umask says; safetensors lets nobody else read
         save_file(tensors, temporary, metadata={"format": FORMAT, "tree": tree, "digest": _digest(tree, tensors)})
+        temporary.chmod(mode)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except SafetensorError as error:  # it wraps the system's errors
+        raise OSError(f"{path} could not be written ({error}); what was there before is whole") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> Any:
@@ -51,13 +59,14 @@ def load_state(path: Path) -> Any:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies: what safetensors returns is the file itself, mapped, and would change or crash with it
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise StateError(f"{path} has format {metadata.get('format')!r}; expected {FORMAT!r}")
         if metadata["digest"] != _digest(metadata["tree"], tensors):
             raise ValueError("its digest differs")
         return _unpack(json.loads(metadata["tree"]), tensors)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, StateError):
             raise
         raise StateError(f"{path} is damaged ({type(error).__name__}: {error}); use an older checkpoint") from error
@@ -93,6 +102,31 @@ def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     _check_optimizer(own["update"]["optimizer"], given["update"]["optimizer"])
     if (own["scheduler"] is None) != (given["scheduler"] is None):
         raise StateError("only one of the two has a scheduler; build the adversary as it was")
+    if own["scheduler"] is not None:
+        check_names(own["scheduler"], given["scheduler"], "scheduler")
+    for name, part in (("optimizer", given["update"]["optimizer"]), ("scheduler", given["scheduler"])):
+        check_finite(part, name)
+
+
+def check_names(own: Mapping[str, Any], given: Any, place: str) -> None:
+    """Raise StateError if `given` has a name that `own` lacks: a scheduler would take any as an attribute."""
+    if not isinstance(given, Mapping) or given.keys() - own.keys():
+        found = sorted(map(str, given.keys() - own.keys())) if isinstance(given, Mapping) else type(given).__name__
+        raise StateError(f"{place} has {', '.join(own)}; the state is of another kind, with {found}")
+
+
+def check_finite(value: Any, place: str) -> None:
+    """Raise StateError if there is NaN anywhere in a nested state, or an infinite tensor."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check_finite(item, f"{place}/{name}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            check_finite(item, f"{place}/{index}")
+    elif isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+        raise StateError(f"{place} holds NaN or infinity in the state; use an older checkpoint")
+    elif isinstance(value, float) and math.isnan(value):  # infinity may be a setting: no limit
+        raise StateError(f"{place} is NaN in the state; use an older checkpoint")
 
 
 def _check_optimizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -104,9 +138,6 @@ def _check_optimizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if strange:
         raise StateError(f"the state is of another optimizer, one with {', '.join(sorted(strange))}")
     for index, moments in given["state"].items():
-        for name, value in moments.items():
-            if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
-                raise StateError(f"optimizer: {name} holds NaN or infinity in the state; use an older checkpoint")
         mine = own["state"].get(index, moments)
         if _shapes(mine) != _shapes(moments):
             raise StateError(f"optimizer: the moments of parameter {index} differ; build the adversary as it was")

@@ -20,6 +20,7 @@ import json
 import math
 import sys
 import time
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,14 +77,11 @@ def main() -> int:
     data = digits.Digits(accelerator.device)
     teacher = load_or_train_teacher(data, options, accelerator)
     distillation = make_distillation(teacher, data, options, accelerator)
-    checkpoints = options.out / "checkpoints"
     if options.resume:
-        distillation.load(checkpoints)
-    complete = run(distillation, options)
-    distillation.save(checkpoints)
-    if not complete:
+        distillation.load(options.out / "checkpoints")
+    if not run(distillation, options):
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")
-        return 130
+        return distillation.exit_status
     if accelerator.is_main_process:
         finish(distillation, data, options, time.perf_counter() - began)
     accelerator.end_training()
@@ -157,11 +155,13 @@ def load_or_train_teacher(data: digits.Digits, options: argparse.Namespace, acce
 
 
 def run(distillation: Distillation, options: argparse.Namespace) -> bool:
-    """Distil, with a progress bar and a log line for every step. Returns False after Ctrl-C."""
+    """Distil, with a progress bar and a log line for every step. Returns False after Ctrl-C or SIGTERM."""
     main_process = distillation.accelerator.is_main_process
     options.out.mkdir(parents=True, exist_ok=True)
     with (
-        open(options.out / "log.jsonl", "a" if options.resume else "w", encoding="utf-8") as log,
+        advloss.open_step_log(options.out / "log.jsonl", distillation.iteration)
+        if main_process
+        else nullcontext() as log,
         tqdm(
             total=options.iterations,
             initial=distillation.iteration,
@@ -172,15 +172,15 @@ def run(distillation: Distillation, options: argparse.Namespace) -> bool:
     ):
 
         def on_progress(progress: Progress) -> None:
-            if main_process:
+            if log is not None:
                 numbers = progress.as_dict()
                 log.write(json.dumps(numbers) + "\n")
                 bar.update()
                 bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
-            if progress.iteration % options.save_every == 0:
-                distillation.save(options.out / "checkpoints")
 
-        return distillation.run(options.iterations, on_progress)
+        return distillation.run(
+            options.iterations, on_progress, checkpoints=options.out / "checkpoints", save_every=options.save_every
+        )
 
 
 def finish(distillation: Distillation, data: digits.Digits, options: argparse.Namespace, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
     pip install 'advloss[gan]'
     python train_gan.py
+    python train_gan.py --resume                          # go on after Ctrl-C
     python train_gan.py --loss hinge --regularizer r1:weight=0.1,every=4 --discriminator mlp:norm=spectral
     torchrun --nproc_per_node 2 train_gan.py
 
@@ -59,6 +60,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--discriminator-steps", type=int, default=1, help="for each generator step")
     parser.add_argument("--steps", type=int, default=3000, help="generator steps")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     parser.add_argument("--out", type=Path, default=Path("runs/gan"), help="folder for what is written")
     given = parser.parse_args()
     if given.regularizer is None:
@@ -66,7 +69,7 @@ def parse() -> argparse.Namespace:
     return given
 
 
-def train(given: argparse.Namespace) -> None:
+def train(given: argparse.Namespace) -> int:
     torch.set_flush_denormal(True)  # vanishing gradients are slow on a CPU otherwise
     torch.set_num_threads(1)  # layers this small gain nothing from more
     accelerator = Accelerator()
@@ -109,7 +112,12 @@ def train(given: argparse.Namespace) -> None:
         accelerator=accelerator,
         log=given.out / "log.jsonl",
         on_step=snapshot,
+        checkpoints=given.out / "checkpoints",
+        save_every=given.save_every,
+        resume=given.resume,
     )
+    if result.exit_status == 143:  # SIGTERM: this machine is wanted for something else, pictures can wait
+        return result.exit_status
 
     if accelerator.is_main_process:
         samples = sample(result.generator)
@@ -127,10 +135,11 @@ def train(given: argparse.Namespace) -> None:
             f"reverse KL {metrics.reverse_kl:.3f}; files in {given.out}"
         )
     accelerator.end_training()
+    return result.exit_status
 
 
 if __name__ == "__main__":
     try:
-        train(parse())
+        sys.exit(train(parse()))
     except (AdvlossError, OSError) as error:
         sys.exit(f"train_gan.py: {error}")

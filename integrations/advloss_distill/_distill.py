@@ -14,8 +14,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from advloss import Adversary, Report, interruptible
-from advloss_distill import _checkpoint
+from advloss import Adversary, Checkpoints, Report, TrainingState, interruptible
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._noised_data import NoisedData
 from advloss_distill._score import score_distillation
@@ -80,17 +79,39 @@ class Distillation:
         self.ema = EMAModel(student.parameters(), decay=ema_decay, foreach=True)
         self.ema.to(accelerator.device)
         self.iteration = 0
+        self.exit_status = 0
 
-    def run(self, iterations: int, on_progress: Callable[[Progress], None] = lambda progress: None) -> bool:
+    def run(
+        self,
+        iterations: int,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        *,
+        checkpoints: Path | None = None,
+        save_every: int = 200,
+    ) -> bool:
         """Train until `iterations` are done, counted from the very first; `on_progress` is called after each.
 
-        Ctrl-C ends it after the iteration that it falls into, in all processes. Returns whether all were done.
+        Ctrl-C or SIGTERM, in any process, ends it after the iteration that it falls into, in all processes; with
+        `checkpoints` not before that iteration is saved. `exit_status` is then 130 or 143.
+
+        Args:
+            checkpoints: folder that is saved to every `save_every` iterations, and at the end.
+
+        Returns:
+            Whether all iterations were done.
         """
         if isinstance(self.simulation, BackwardSimulation) and not self.simulation.ready:
             self.simulation.fill(self._x0, self._shape(), self.data.conditions, self.accelerator.device)
+        saved = None
         with interruptible(self.accelerator) as asked_to_stop:
             while self.iteration < iterations and not asked_to_stop():
                 on_progress(self.step())
+                if checkpoints and self.iteration % save_every == 0:
+                    self.save(checkpoints)
+                    saved = self.iteration
+            if checkpoints and saved != self.iteration:
+                self.save(checkpoints)
+        self.exit_status = asked_to_stop.exit_status
         return self.iteration >= iterations
 
     def step(self) -> Progress:
@@ -132,15 +153,30 @@ class Distillation:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; a complete one is always there. Call it in every process."""
-        _checkpoint.save(self, folder)
+        with Checkpoints(folder, accelerator=self.accelerator).write(self.iteration) as new:
+            self._state().save(new, iteration=self.iteration)
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint. Call it in every process.
+        """Go on from the newest checkpoint. Call it in every process.
 
         Raises:
-            advloss.StateError: there is none, or it does not fit.
+            advloss.StateError: there is none, it is damaged, or it does not fit. Nothing has changed.
         """
-        _checkpoint.load(self, folder)
+        newest = Checkpoints(folder, accelerator=self.accelerator).newest()
+        self.iteration = self._state().load(newest)["iteration"]
+        self.ema.to(self.accelerator.device)
+
+    def _state(self) -> TrainingState:
+        """All that the next iteration depends on; the teacher is no part of it."""
+        shared: dict[str, Any] = {
+            "student": self.accelerator.unwrap_model(self.student),
+            "optimizer": self.optimizer,
+            "ema": self.ema,
+            "adversary": self.adversary,
+        }
+        if self.scheduler is not None:
+            shared["scheduler"] = self.scheduler
+        return TrainingState(shared, {"simulation": self.simulation}, accelerator=self.accelerator)
 
     def _x0(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         return self.denoiser.x0(self.student, noisy, timesteps, condition)

@@ -15,7 +15,10 @@ def new_file(path: Path) -> Iterator[Path]:
     """Inside, a temporary name beside `path` to write to; afterwards it is renamed, or deleted after an error."""
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the umask says; safetensors lets nobody else read
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,10 +6,11 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +20,17 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from advloss import Adversary, InputError, MakeOptimizer, OptionError, Report, interruptible
+from advloss import (
+    Adversary,
+    Checkpoints,
+    EndlessBatches,
+    MakeOptimizer,
+    OptionError,
+    Report,
+    TrainingState,
+    interruptible,
+    open_step_log,
+)
 
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99))
 
@@ -32,13 +43,18 @@ class GANResult:
         generator: the moving average of the generator, in eval mode, on the device of the training.
         steps: generator steps that were taken.
         seconds: wall-clock time of the loop.
-        interrupted: True when Ctrl-C ended it.
+        exit_status: 0, or 130 when Ctrl-C ended it and 143 when SIGTERM did: what the script should exit with.
     """
 
     generator: nn.Module
     steps: int
     seconds: float
-    interrupted: bool
+    exit_status: int
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended it."""
+        return self.exit_status != 0
 
 
 def train_gan(
@@ -55,13 +71,20 @@ def train_gan(
     accelerator: Accelerator | None = None,
     log: Path | None = None,
     on_step: Callable[[int, nn.Module], None] | None = None,
+    checkpoints: Path | None = None,
+    save_every: int = 500,
+    resume: bool = False,
 ) -> GANResult:
-    """Train `generator` in place against `adversary`. Ctrl-C ends the training after the step it falls into.
+    """Train `generator` in place against `adversary`.
+
+    Ctrl-C or SIGTERM, in any process, ends the training after the step it falls into, in all processes; with
+    `checkpoints` not before that step is saved.
 
     Args:
         generator: ``generator(latent)`` -> samples, from standard normal noise `(N, latent_features)`.
         adversary: the other player; it is prepared here.
-        real: this process's batches `(N, ...)`; read again from its start when it ends.
+        real: this process's batches `(N, ...)`; read again from its start when it ends. To resume, its current pass
+            is read up to where it was (`advloss.EndlessBatches`).
         latent_features: length of the noise.
         steps: generator steps.
         discriminator_steps: discriminator steps before each of them, every one on a fresh batch.
@@ -72,30 +95,52 @@ def train_gan(
         log: a file that gets a JSON line a step: the generator's loss and the last discriminator step's report,
             as the main process sees them.
         on_step: called on the main process after each step, with its number (from 1) and the averaged generator.
+        checkpoints: a folder that is saved to every `save_every` steps, and at the end.
+        save_every: steps between checkpoints.
+        resume: go on from the newest one.
 
     Raises:
         OptionError: a number of steps below 1, or a decay outside [0, 1).
         InputError: `real` has ended and cannot be read again, or its samples do not suit the discriminator.
         NonFiniteError: the training has diverged.
+        StateError: there is no checkpoint to resume from, it is damaged, or it is of a run built otherwise.
     """
-    _check(steps, discriminator_steps, ema_decay)
+    _check(steps, discriminator_steps, ema_decay, save_every)
+    if resume and checkpoints is None:
+        raise OptionError("resume=True: give the folder of the checkpoints")
     accelerator = accelerator or Accelerator()
     ema = AveragedModel(generator, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).eval()
     own_optimizer = generator_optimizer(generator.parameters())
     scheduler = generator_scheduler(own_optimizer) if generator_scheduler else None
     model, optimizer = accelerator.prepare(generator, own_optimizer)
     adversary.prepare(accelerator)
-    batches = _endless(real)
+    batches = EndlessBatches(real)
+    parts: dict[str, Any] = {"generator": generator, "optimizer": optimizer, "ema": ema, "adversary": adversary}
+    if scheduler:
+        parts["scheduler"] = scheduler
+    state = TrainingState(parts, {"batches": batches}, accelerator=accelerator)
+    folders = Checkpoints(checkpoints, accelerator=accelerator) if checkpoints else None
     done, start = 0, time.perf_counter()
+    if resume and folders:
+        done = state.load(folders.newest())["step"]
+    saved = done
 
     def draw() -> tuple[Tensor, Tensor]:
         batch = next(batches).to(accelerator.device)
         return batch, torch.randn(len(batch), latent_features, device=accelerator.device)
 
+    def save() -> None:
+        nonlocal saved
+        if folders and saved != done:
+            with folders.write(done) as folder:
+                state.save(folder, step=done)
+            saved = done
+
     with ExitStack() as stack:
         asked_to_stop = stack.enter_context(interruptible(accelerator))
-        lines = stack.enter_context(log.open("w", buffering=1)) if log and accelerator.is_main_process else None
-        bar = stack.enter_context(tqdm(total=steps, disable=None if accelerator.is_main_process else True))
+        lines = stack.enter_context(open_step_log(log, done)) if log and accelerator.is_main_process else None
+        disable = None if accelerator.is_main_process else True
+        bar = stack.enter_context(tqdm(total=steps, initial=done, disable=disable))
         while done < steps and not asked_to_stop():
             for _ in range(discriminator_steps):
                 batch, latent = draw()
@@ -118,26 +163,21 @@ def train_gan(
                 print(_line(done, loss, report), file=lines)
             if on_step and accelerator.is_main_process:
                 on_step(done, ema.module)
+            if done % save_every == 0:
+                save()
+        save()
 
-    return GANResult(generator=ema.module, steps=done, seconds=time.perf_counter() - start, interrupted=done < steps)
+    seconds = time.perf_counter() - start
+    return GANResult(generator=ema.module, steps=done, seconds=seconds, exit_status=asked_to_stop.exit_status)
 
 
-def _check(steps: int, discriminator_steps: int, ema_decay: float) -> None:
-    for name, value in (("steps", steps), ("discriminator_steps", discriminator_steps)):
+def _check(steps: int, discriminator_steps: int, ema_decay: float, save_every: int) -> None:
+    counts = {"steps": steps, "discriminator_steps": discriminator_steps, "save_every": save_every}
+    for name, value in counts.items():
         if value < 1:
             raise OptionError(f"{name}={value!r}: give a whole number, 1 or more")
     if not 0 <= ema_decay < 1:
         raise OptionError(f"ema_decay={ema_decay!r}: give a number from 0 (no average) to below 1, such as 0.999")
-
-
-def _endless(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """`batches` over and over."""
-    while True:
-        batch = None
-        for batch in batches:
-            yield batch
-        if batch is None:
-            raise InputError("there are no more real batches: give an iterable that can be read again (a DataLoader)")
 
 
 def _line(step: int, loss: Tensor, report: Report) -> str:

@@ -137,7 +137,7 @@ def test_plain_diffusers_samples_the_student(finished: Path) -> None:
 def test_the_student_is_the_average_of_the_last_checkpoint(finished: Path) -> None:
     (checkpoint,) = (finished / "checkpoints").iterdir()
     assert checkpoint.name == "step-00000004"
-    average = advloss.load_state(checkpoint / "distillation_0.safetensors")["ema"]["shadow_params"]
+    average = advloss.load_state(checkpoint / "state.safetensors")["parts"]["ema"]["shadow_params"]
     student = UNet2DModel.from_pretrained(finished / "student" / "unet")
     teacher = UNet2DModel.from_pretrained(finished / "teacher")
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(student.parameters(), average, strict=True))

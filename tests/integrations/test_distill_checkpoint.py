@@ -13,10 +13,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from distill_tools import differences, fresh_accelerator, reset_accelerate, tiny_distillation, weights
+from distill_tools import COUNTS, differences, fresh_accelerator, reset_accelerate, tiny_distillation, weights
 from safetensors.torch import load_file
 
-from advloss import StateError
+from advloss import Checkpoints, StateError, load_state
 from advloss_distill import Distillation
 
 
@@ -68,20 +68,13 @@ def test_the_teacher_is_in_no_file(accelerator: Accelerator, tmp_path: Path) -> 
     distillation.run(2)
     distillation.save(tmp_path)
     (folder,) = tmp_path.iterdir()
-    names = {path.name for path in folder.iterdir()}
-    assert names == {
-        "adversary.safetensors",
-        "distillation_0.safetensors",
-        "model.safetensors",
-        "optimizer.bin",
-        "random_states_0.pkl",
-    }
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "process_0.safetensors", "state.safetensors"}
     for path in folder.glob("*.safetensors"):
         for name, tensor in load_file(path).items():
             assert not (tensor == 0.123).any(), f"{path.name}: {name}"
-    assert not differences(load_file(folder / "model.safetensors"), dict(distillation.student.state_dict()))
-    optimizer = torch.load(folder / "optimizer.bin", weights_only=True)
-    assert len(optimizer["state"]) == len(list(distillation.student.parameters()))
+    saved = load_state(folder / "state.safetensors")["parts"]
+    assert not differences(saved["student"], dict(distillation.student.state_dict()))
+    assert len(saved["optimizer"]["state"]) == len(list(distillation.student.parameters()))
 
 
 def test_one_complete_checkpoint_is_kept(accelerator: Accelerator, tmp_path: Path) -> None:
@@ -94,9 +87,8 @@ def test_one_complete_checkpoint_is_kept(accelerator: Accelerator, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
 
 
-@pytest.mark.parametrize("where", ["accelerate", "own file"])
 def test_an_interrupted_save_harms_nothing(
-    accelerator: Accelerator, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+    accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distillation = tiny_distillation(accelerator)
     distillation.run(1)
@@ -104,25 +96,17 @@ def test_an_interrupted_save_harms_nothing(
     state = everything(distillation)
     distillation.run(2)
     with monkeypatch.context() as patch:
-        if where == "accelerate":
-            complete = accelerator.save_state
 
-            def interrupted(folder: str) -> None:
-                complete(folder)
-                raise KeyboardInterrupt
+        def broken(*_: Any) -> None:
+            raise KeyboardInterrupt
 
-            patch.setattr(accelerator, "save_state", interrupted)
-        else:
-
-            def broken(*_: Any) -> None:
-                raise KeyboardInterrupt
-
-            patch.setattr("advloss_distill._checkpoint.save_state", broken)
+        patch.setattr("advloss._training_state.save_state", broken)
         with pytest.raises(KeyboardInterrupt):
             distillation.save(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {".partial", "step-00000001"}
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000001"}
     distillation.load(tmp_path)
     assert not differences(everything(distillation), state)
+    (tmp_path / ".partial").mkdir()  # as a kill leaves it
     (tmp_path / ".partial" / "left over").touch()
     distillation.run(3)
     distillation.save(tmp_path)
@@ -136,13 +120,11 @@ def test_the_newest_checkpoint_counts(accelerator: Accelerator, tmp_path: Path) 
     distillation = tiny_distillation(accelerator)
     for iterations in (1, 2):
         distillation.run(iterations)
-        distillation.save(tmp_path / str(iterations))
-    both = tmp_path / "both"
-    both.mkdir()
-    for iterations in (1, 2):
-        next((tmp_path / str(iterations)).iterdir()).rename(both / f"step-{iterations:08d}")
+        with Checkpoints(tmp_path, keep=2).write(iterations) as folder:
+            distillation._state().save(folder, iteration=iterations)
+    assert len(list(tmp_path.iterdir())) == 2
     distillation.iteration = 0
-    distillation.load(both)
+    distillation.load(tmp_path)
     assert distillation.iteration == 2
 
 
@@ -159,5 +141,20 @@ def test_a_checkpoint_without_the_rates_schedule_is_refused(accelerator: Acceler
     distillation.run(1)
     distillation.save(tmp_path)
     distillation.scheduler = None
-    with pytest.raises(StateError, match="another kind of learning-rate schedule"):
+    with pytest.raises(StateError, match=r"only one of this run and .* has: scheduler"):
         distillation.load(tmp_path)
+
+
+def test_a_simulation_with_other_counts_is_refused_before_anything_changes(
+    accelerator: Accelerator, tmp_path: Path
+) -> None:
+    distillation = tiny_distillation(accelerator)
+    distillation.run(1)
+    distillation.save(tmp_path)
+    reset_accelerate()
+    other = tiny_distillation(Accelerator(cpu=True), counts={**COUNTS, (999, 749, 499): 1})
+    other.run(2)
+    before = everything(other)
+    with pytest.raises(StateError, match=r"simulation does not fit this run .*samples at later steps"):
+        other.load(tmp_path)
+    assert not differences(everything(other), before)

@@ -184,6 +184,9 @@ def test_saved_generator_is_read_back(tmp_path):
     latent = torch.randn(3, 16)
     assert torch.equal(generator(latent), other(latent))
     assert [file.name for file in tmp_path.iterdir()] == ["generator.safetensors"]
+    (tmp_path / "as usual").touch()
+    modes = {file.stat().st_mode for file in tmp_path.iterdir()}
+    assert len(modes) == 1
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):

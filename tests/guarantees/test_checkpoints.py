@@ -1,0 +1,319 @@
+"""Guarantee 5: whatever happens while it is written, the newest complete checkpoint loads; damage is found at once.
+
+`pytest -m slow tests/guarantees/test_checkpoints.py` is the full form: two hundred kills.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import stat
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from core_tools import assert_same, copied
+from torch import nn
+
+import advloss
+from advloss import Checkpoints, OptionError, StateError, TrainingState
+
+SHORT, FULL = 10, 200
+
+
+def training(value: float, size: int = 20_000) -> TrainingState:
+    """A run whose weights and moments all say `value`."""
+    model = nn.Linear(size, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    model.weight.grad = torch.full_like(model.weight, value)
+    optimizer.step()
+    nn.init.constant_(model.weight, value)
+    return TrainingState({"model": model, "optimizer": optimizer})
+
+
+def save(checkpoints: Checkpoints, step: int) -> None:
+    with checkpoints.write(step) as folder:
+        training(step).save(folder, step=step)
+
+
+def load(checkpoints: Checkpoints) -> int:
+    """The step of the newest one, whose files must all be of that step."""
+    state = training(-1.0)
+    step = state.load(checkpoints.newest())["step"]
+    assert bool((state._shared["model"].weight == step).all())
+    (moments,) = state._shared["optimizer"].state_dict()["state"].values()
+    assert bool((moments["momentum_buffer"] == step).all())
+    return step
+
+
+def child(work: Callable[[], object]) -> int:
+    """A copy of this process that does `work` and ends; returns its id."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except OSError as error:
+            traceback.print_exc()
+            status = error.errno or errno.EIO
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def exit_of(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=() if n < SHORT else pytest.mark.slow) for n in range(FULL)])
+def test_killed_at_a_random_moment(seed: int, tmp_path: Path) -> None:
+    """A process saves step after step and says so after each; it is killed; what it said last is there, or the next."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1 + seed % 2)
+    save(checkpoints, 1)
+    ear, mouth = os.pipe()
+
+    def save_for_ever() -> None:
+        for step in range(2, 100_000):
+            save(checkpoints, step)
+            os.write(mouth, step.to_bytes(4, "big"))
+
+    pid = child(save_for_ever)
+    os.close(mouth)
+    try:
+        os.read(ear, 4)  # the first one is saved
+        time.sleep(random.Random(seed).uniform(0, 0.06))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    said = [2]
+    while word := os.read(ear, 4):
+        said.append(int.from_bytes(word, "big"))
+    os.close(ear)
+    newest = load(checkpoints)
+    assert newest in (said[-1], said[-1] + 1)
+    save(checkpoints, newest + 1)  # and it goes on from there
+    assert load(checkpoints) == newest + 1
+    assert len(list(checkpoints.folder.iterdir())) == checkpoints.keep
+
+
+EVENTS = ("open", "os.", "shutil.")
+
+
+@pytest.mark.parametrize("step", [2, 1], ids=["the next step", "the same step again"])
+def test_killed_before_each_file_operation(step: int, tmp_path: Path) -> None:
+    """Every place where a kill could make a difference, one after the other."""
+    killed = 0
+    for operation in range(1000):
+        folder = tmp_path / str(operation)
+        checkpoints = Checkpoints(folder)
+        save(checkpoints, 1)
+
+        def die(checkpoints: Checkpoints = checkpoints, operation: int = operation) -> None:
+            seen = 0
+
+            def watch(event: str, args: Any) -> None:
+                nonlocal seen
+                if event.startswith(EVENTS) and str(checkpoints.folder) in str(args):
+                    seen += 1
+                    if seen == operation + 1:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(watch)
+            save(checkpoints, step)
+
+        status = exit_of(child(die))
+        assert load(checkpoints) in (1, step)
+        assert {path.name for path in folder.iterdir()} <= {
+            ".partial",
+            ".gone",
+            "step-00000001",
+            "step-00000001-old",
+            "step-00000002",
+        }
+        shutil.rmtree(folder)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        killed += 1
+    assert status == 0
+    assert killed > 15
+
+
+@pytest.mark.parametrize("limit", [100, 50_000, 100_000])
+def test_disk_full(limit: int, tmp_path: Path) -> None:
+    """In the small file, in the large one, and in the middle of it."""
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            save(checkpoints, 2)
+        except OSError as error:
+            os._exit(77 if "could not be written" in str(error) else 78)
+
+    assert exit_of(child(fill)) == 77
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert load(checkpoints) == 1
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 4
+    path.write_bytes(content)
+
+
+FILES = ("state.safetensors", "process_0.safetensors", "manifest.json")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink], ids=["truncated", "flipped", "missing"])
+@pytest.mark.parametrize("name", FILES)
+def test_damage_is_found_before_anything_changes(name: str, damage: Callable[[Path], Any], tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        save(checkpoints, step)
+    damage(tmp_path / "step-00000003" / name)
+    state = training(7.0)
+    before = copied({name: part.state_dict() for name, part in {**state._shared, **state._own}.items()})
+    with pytest.raises(StateError, match=rf"step-00000003.{name} .*step-00000002 is whole: remove .*step-00000003"):
+        state.load(checkpoints.newest())
+    assert_same({name: part.state_dict() for name, part in {**state._shared, **state._own}.items()}, before)
+
+    damage(tmp_path / "step-00000002" / name)
+    with pytest.raises(StateError, match=r"step-00000001 is whole"):
+        checkpoints.newest()
+    damage(tmp_path / "step-00000001" / name)
+    with pytest.raises(StateError, match="no other checkpoint is whole; start without resuming"):
+        checkpoints.newest()
+    save(checkpoints, 4)  # the damaged ones go, or are set aside where nobody can tell what they are
+    assert load(checkpoints) == 4
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink], ids=["truncated", "flipped", "missing"])
+@pytest.mark.parametrize("name", ["state.safetensors", "process_0.safetensors"])
+def test_a_file_tells_of_its_damage_without_the_manifest_too(
+    name: str, damage: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    folder = checkpoints.newest()
+    damage(folder / name)
+    with pytest.raises(StateError, match=name):
+        training(7.0).load(folder)
+
+
+def test_everything_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill leaves the system's cache alone, a power cut does not: the order of flushes is what there is to test."""
+    done: list[Any] = []
+    flush, rename = os.fsync, Path.rename
+
+    def recorded_flush(descriptor: int) -> None:
+        done.append(os.fstat(descriptor).st_ino)
+        flush(descriptor)
+
+    def recorded_rename(path: Path, target: Path) -> Path:
+        done.append(path.name)
+        return rename(path, target)
+
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    monkeypatch.setattr(os, "fsync", recorded_flush)
+    monkeypatch.setattr(Path, "rename", recorded_rename)
+    save(checkpoints, 2)
+    new = tmp_path / "step-00000002"
+    place = done.index(".partial")
+    assert {path.stat().st_ino for path in (new, *new.iterdir())} <= set(done[:place])
+    assert done[place + 1 :] == [tmp_path.stat().st_ino, "step-00000001"]
+
+
+def test_old_ones_go_and_as_many_as_wanted_stay(tmp_path: Path) -> None:
+    for keep in (1, 2, 3):
+        checkpoints = Checkpoints(tmp_path / str(keep), keep=keep)
+        for step in (10, 20, 30, 40):
+            save(checkpoints, step)
+        steps = sorted(int(path.name[5:]) for path in checkpoints.folder.iterdir())
+        assert steps == [10, 20, 30, 40][-keep:]
+    with pytest.raises(OptionError, match="keep=0"):
+        Checkpoints(tmp_path, keep=0)
+
+
+def test_the_newest_is_the_one_written_last(tmp_path: Path) -> None:
+    """Also where a run that was begun anew finds the later steps of an earlier one."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (100, 200, 5):
+        save(checkpoints, step)
+    assert load(checkpoints) == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000005", "step-00000200"}
+
+
+def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    mine = [tmp_path / "notes.txt", tmp_path / "step-notes", tmp_path / "best" / "model"]
+    mine[-1].parent.mkdir()
+    for path in mine:
+        path.write_text("mine")
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        save(checkpoints, step)
+    assert all(path.read_text() == "mine" for path in mine)
+    assert load(checkpoints) == 2
+
+
+def test_what_was_loaded_is_no_longer_the_file(tmp_path: Path) -> None:
+    """An optimizer keeps the tensors that it is given: a view of the file would change, or crash, with the file."""
+    path = tmp_path / "state"
+    advloss.save_state({"weight": torch.ones(5000)}, path)
+    weight = advloss.load_state(path)["weight"]
+    with path.open("rb+") as file:
+        file.truncate(0)
+    assert bool((weight == 1).all())
+
+
+def test_an_error_while_writing_leaves_the_old_one(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    with pytest.raises(ZeroDivisionError), checkpoints.write(2) as folder:  # noqa: PT012
+        training(2).save(folder, step=2)
+        1 / 0  # noqa: B018
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert load(checkpoints) == 1
+
+
+def test_files_have_the_permissions_that_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save(Checkpoints(tmp_path), 1)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "step-00000001").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640, path.name
+
+
+def test_a_log_forgets_what_its_checkpoint_does_not_know(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("1\n2\n3\n4\n5")  # killed while it wrote the fifth
+    with advloss.open_step_log(log, 3) as file:
+        file.write("four\n")
+        assert log.read_text() == "1\n2\n3\nfour\n"  # at once, for the next kill
+    with advloss.open_step_log(log, 9) as file:
+        assert log.read_text() == "1\n2\n3\nfour\n"
+    log.write_text("1\n2\n3")
+    advloss.open_step_log(log, 9).close()
+    assert log.read_text() == "1\n2\n"
+    advloss.open_step_log(log, 0).close()
+    assert log.read_text() == ""

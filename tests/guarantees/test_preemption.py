@@ -1,0 +1,177 @@
+"""Guarantee 6: a signal to any one process, and all of them save the same step and exit as the convention says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import advloss
+from advloss import Checkpoints, interruptible
+
+SCRIPT = Path(__file__).with_name("preempted.py")
+SECONDS = 120  # 8 where nothing else runs
+STEP = 5
+GAN = Path(__file__).parents[2] / "examples" / "train_gan.py"
+PLAIN = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+ENVIRONMENT = {**PLAIN, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+def two_processes(*arguments: Any) -> tuple[list[int], str]:
+    """Exit statuses of both, and what they said."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {**ENVIRONMENT, **{name: str(value) for name, value in place.items()}}
+        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    try:
+        said = [process.communicate(timeout=SECONDS)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("rank", "number"),
+    [
+        (0, signal.SIGTERM),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),  # in the short form under torchrun
+        pytest.param(0, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_one_stops_all_after_the_same_step(rank: int, number: int, tmp_path: Path) -> None:
+    statuses, said = two_processes(tmp_path, rank, number, STEP)
+    assert statuses == [128 + number] * 2, said
+    assert [path.name for path in tmp_path.iterdir()] == [f"step-{STEP:08d}"]
+    newest = Checkpoints(tmp_path).newest()
+    states = [advloss.load_state(newest / f"process_{r}.safetensors") for r in range(2)]
+    assert [state["counters"]["step"] for state in states] == [STEP] * 2
+    assert [state["parts"]["batches"]["read"] for state in states] == [2 * STEP] * 2
+    assert not torch.equal(*(state["parts"]["random"]["torch"] for state in states))
+    assert advloss.load_state(newest / "state.safetensors")["parts"]["adversary"]["counters"]["step"] == STEP
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_full_disk_on_one_leaves_the_old_checkpoint(rank: int, tmp_path: Path) -> None:
+    """Nobody waits for the other, and nobody takes half of a checkpoint for one."""
+    statuses, said = two_processes(tmp_path, rank, 0, STEP)
+    assert 0 not in statuses
+    assert "could not be written" in said
+    assert "another process could not write the checkpoint" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
+    Checkpoints(tmp_path).newest()
+
+
+@pytest.mark.parametrize("whom", ["one rank", pytest.param("launcher", marks=pytest.mark.slow)])
+def test_preempted_under_torchrun_and_resumed(whom: str, tmp_path: Path) -> None:
+    """SIGTERM from outside, to the second rank's own id, or to torchrun, which hands it on."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(GAN)]
+    command = [*launcher, "--out", str(tmp_path), "--steps"]
+    process = subprocess.Popen(
+        [*command, "100000"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        log = tmp_path / "log.jsonl"
+        wait_until(lambda: (log.exists() and log.read_text().count("\n") >= 3) or process.poll() is not None)
+        os.kill(second_rank(process.pid) if whom == "one rank" else process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=SECONDS)[0]
+    finally:
+        process.kill()
+    assert process.returncode != 0, said
+    newest = Checkpoints(tmp_path / "checkpoints").newest()
+    stopped = int(newest.name[5:])
+    assert {path.name for path in newest.glob("process_*")} == {"process_0.safetensors", "process_1.safetensors"}
+    assert log.read_text().count("\n") == stopped
+    if whom == "one rank":
+        assert "exitcode  : 143" in said or "exitcode: 143" in said, said
+    done = subprocess.run(
+        [*command, str(stopped + 2), "--resume"], env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"finished after {stopped + 2} steps" in done.stdout
+    assert log.read_text().count("\n") == stopped + 2
+
+
+def second_rank(launcher: int) -> int:
+    """The process id of the child of torchrun whose RANK is 1."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(path.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and b"\0RANK=1\0" in b"\0" + path.joinpath("environ").read_bytes():
+                return int(path.name)
+        except (OSError, ValueError):
+            continue
+    raise AssertionError("torchrun has no second rank")
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+# In one process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_a_question(number: int, status: int) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with interruptible() as asked_to_stop:
+        assert not asked_to_stop()
+        assert asked_to_stop.exit_status == 0
+        signal.raise_signal(number)
+        assert asked_to_stop()
+        assert asked_to_stop.exit_status == status
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_sigterm_does_not_end_the_saving() -> None:
+    with interruptible() as asked_to_stop:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert asked_to_stop()
+        assert asked_to_stop.exit_status == 143
+
+
+def test_a_second_interrupt_is_not_held_back() -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_one_process_does_not_communicate() -> None:
+    class Alone:
+        num_processes = 1
+
+    with interruptible(Alone()) as asked_to_stop:
+        assert not asked_to_stop()
+
+
+def test_another_thread_is_left_alone() -> None:
+    answers = []
+
+    def work() -> None:
+        with interruptible() as asked_to_stop:
+            answers.append(asked_to_stop())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert answers == [False]
