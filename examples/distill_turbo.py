@@ -39,13 +39,19 @@ from advloss_distill import (
     Distillation,
     NoisedData,
     Progress,
+    TeacherMade,
+    Trajectories,
     digits,
+    follow,
+    roll_out,
     sample,
 )
 
 # Samples of a batch at each step of the sampling paths of 1, 2 and 4 steps.
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
-COUNTS = {(999,): 44, (999, 749): 22, (999, 499): 22, (999, 749, 499): 22, (999, 749, 499, 249): 22}
+COUNTS = {(999,): 72, (999, 749): 15, (999, 499): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
+TRAJECTORIES, SOLVER_STEPS = 4000, 40  # the teacher's, and how many steps it takes for one
+TEACHER_SHARE = 0.5  # of its samples among the real ones
 
 
 @advloss.register_discriminator("dense", conditions=("class", "time"), output="logit")
@@ -76,7 +82,7 @@ def main() -> int:
     began = time.perf_counter()
     data = digits.Digits(accelerator.device)
     teacher = load_or_train_teacher(data, options, accelerator)
-    distillation = make_distillation(teacher, data, options, accelerator)
+    distillation = (distil_add if options.method == "add" else distil)(teacher, data, options, accelerator)
     if options.resume:
         distillation.load(options.out / "checkpoints")
     if not run(distillation, options):
@@ -88,21 +94,73 @@ def main() -> int:
     return 0
 
 
-def make_distillation(
+def distil(
     teacher: UNet2DModel, data: digits.Digits, options: argparse.Namespace, accelerator: Accelerator
 ) -> Distillation:
-    """The student, its adversary and its inputs."""
+    """The combination that measured best on digits: it starts on the teacher's trajectories."""
     denoiser = ClassConditional(Diffusion.from_scheduler(digits.teacher_scheduler()), clip=1.0)
-    simulation: BackwardSimulation | NoisedData = BackwardSimulation(denoiser.diffusion, PATHS, COUNTS)
-    if options.method == "add":
-        simulation = NoisedData(denoiser.diffusion, PATHS[-1], sum(COUNTS.values()), data)
-    student = copy.deepcopy(teacher).train().requires_grad_(True)
+    trajectories = load_or_roll_out(teacher, denoiser, options, accelerator)
+    made = trajectories.samples.clamp(-1, 1), trajectories.condition["class_labels"]
+    student = load_or_start_student(teacher, denoiser, trajectories, options, accelerator)
+    adversary = advloss.Adversary(
+        ("dense", {"pixels": 64, "num_classes": 10, "num_steps": len(COUNTS)}),
+        loss="relativistic",
+        regularizers={"r1": {"weight": 0.05, "every": 4}, "r2": {"weight": 0.05, "every": 4}},
+        augmentations={"instance-noise": {"sigma": 0.2}},
+        optimizer=functools.partial(torch.optim.Adam, lr=1.5e-3, betas=(0.0, 0.99), fused=True),
+        scheduler=functools.partial(cosine, iterations=options.iterations),
+    )
+    return distillation_of(
+        denoiser,
+        teacher,
+        student,
+        adversary,
+        BackwardSimulation(denoiser.diffusion, PATHS, COUNTS),
+        TeacherMade(data, *made, share=TEACHER_SHARE),
+        options=options,
+        accelerator=accelerator,
+    )
+
+
+def distil_add(
+    teacher: UNet2DModel, data: digits.Digits, options: argparse.Namespace, accelerator: Accelerator
+) -> Distillation:
+    """The ADD paper's combination (arXiv:2311.17042): frozen features, noised real samples, the teacher's term."""
+    denoiser = ClassConditional(Diffusion.from_scheduler(digits.teacher_scheduler()), clip=1.0)
+    adversary = advloss.Adversary.from_recipe(
+        "add", backbone=options.backbone, pretrained=options.pretrained, in_channels=1, resolution=32, num_classes=10
+    )
+    return distillation_of(
+        denoiser,
+        teacher,
+        copy.deepcopy(teacher),
+        adversary,
+        NoisedData(denoiser.diffusion, PATHS[-1], sum(COUNTS.values()), data),
+        data,
+        options=options,
+        accelerator=accelerator,
+    )
+
+
+def distillation_of(
+    denoiser: ClassConditional,
+    teacher: UNet2DModel,
+    student: UNet2DModel,
+    adversary: advloss.Adversary,
+    simulation: BackwardSimulation | NoisedData,
+    data: digits.Digits | TeacherMade,
+    *,
+    options: argparse.Namespace,
+    accelerator: Accelerator,
+) -> Distillation:
+    """What both methods share."""
+    student.train().requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=options.lr, betas=(0.0, 0.99), fused=True)
     return Distillation(
         denoiser,
         teacher,
         student,
-        make_adversary(options, num_steps=len(COUNTS)),
+        adversary,
         simulation,
         data,
         optimizer,
@@ -110,27 +168,6 @@ def make_distillation(
         accelerator=accelerator,
         distillation_weight=options.distillation_weight,
         ema_decay=0.998,
-    )
-
-
-def make_adversary(options: argparse.Namespace, num_steps: int) -> advloss.Adversary:
-    """The combination that measured best on digits, or the ADD paper's."""
-    if options.method == "add":
-        return advloss.Adversary.from_recipe(
-            "add",
-            backbone=options.backbone,
-            pretrained=options.pretrained,
-            in_channels=1,
-            resolution=32,
-            num_classes=10,
-        )
-    return advloss.Adversary(
-        ("dense", {"pixels": 64, "num_classes": 10, "num_steps": num_steps}),
-        loss="relativistic",
-        regularizers={"r1": {"weight": 0.1, "every": 4}, "r2": {"weight": 0.1, "every": 4}},
-        augmentations={"instance-noise": {"sigma": 0.25}},
-        optimizer=functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99), fused=True),
-        scheduler=functools.partial(cosine, iterations=options.iterations),
     )
 
 
@@ -150,6 +187,45 @@ def load_or_train_teacher(data: digits.Digits, options: argparse.Namespace, acce
         with tqdm(total=options.teacher_iterations, desc="teacher", file=sys.stdout) as bar:
             teacher = digits.train_teacher(data, options.teacher_iterations, on_progress=lambda i, loss: bar.update())
         teacher.save_pretrained(folder)
+    accelerator.wait_for_everyone()
+    return UNet2DModel.from_pretrained(folder).to(accelerator.device)
+
+
+def load_or_roll_out(
+    teacher: UNet2DModel, denoiser: ClassConditional, options: argparse.Namespace, accelerator: Accelerator
+) -> Trajectories:
+    """The teacher's way from noise to samples at the student's timesteps; the main process goes it once."""
+    path = options.out / "teacher" / "trajectories.safetensors"
+    if accelerator.is_main_process and not path.exists():
+        labels = torch.arange(TRAJECTORIES, device=accelerator.device) % 10
+        noise = torch.randn(TRAJECTORIES, 1, 8, 8, device=accelerator.device)
+        roll_out(
+            teacher,
+            denoiser,
+            digits.teacher_scheduler(),
+            noise,
+            {"class_labels": labels},
+            timesteps=digits.TIMESTEPS,
+            steps=SOLVER_STEPS,
+        ).save(path)
+    accelerator.wait_for_everyone()
+    return Trajectories.load(path).to(accelerator.device)
+
+
+def load_or_start_student(
+    teacher: UNet2DModel,
+    denoiser: ClassConditional,
+    trajectories: Trajectories,
+    options: argparse.Namespace,
+    accelerator: Accelerator,
+) -> UNet2DModel:
+    """A student that has learned to jump to the end of the teacher's trajectories."""
+    folder = options.out / "start"
+    if accelerator.is_main_process and not (folder / "config.json").exists():
+        student = copy.deepcopy(teacher).train().requires_grad_(True)
+        with tqdm(total=options.start_iterations, desc="start  ", file=sys.stdout) as bar:
+            follow(student, denoiser, trajectories, options.start_iterations, on_progress=lambda i, loss: bar.update())
+        student.save_pretrained(folder)
     accelerator.wait_for_everyone()
     return UNet2DModel.from_pretrained(folder).to(accelerator.device)
 
@@ -225,7 +301,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--iterations", type=int, default=3000, help="of distillation (default: %(default)s)")
     parser.add_argument("--teacher-iterations", type=int, default=1200, help="of the teacher (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=4e-4, help="of the student (default: %(default)s)")
+    parser.add_argument(
+        "--start-iterations", type=int, default=600, help="on the teacher's trajectories (default: %(default)s)"
+    )
+    parser.add_argument("--lr", type=float, default=1.5e-4, help="of the student (default: %(default)s)")
     parser.add_argument("--distillation-weight", type=float, help="of the teacher's term (default: 0; add: 2.5)")
     parser.add_argument("--backbone", default="test_vit", help="timm model for --method add (default: %(default)s)")
     parser.add_argument("--pretrained", action="store_true", help="load the backbone's weights (needs a network)")
@@ -237,7 +316,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.distillation_weight is None:
         options.distillation_weight = 2.5 if options.method == "add" else 0.0
-    for name in ("iterations", "teacher_iterations", "samples", "save_every"):
+    for name in ("iterations", "teacher_iterations", "start_iterations", "samples", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options

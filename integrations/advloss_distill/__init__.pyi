@@ -10,3 +10,7 @@ from ._simulation import BackwardSimulation as BackwardSimulation
 from ._simulation import Conditions as Conditions
 from ._simulation import Data as Data
 from ._simulation import Path as Path
+from ._teacher_made import TeacherMade as TeacherMade
+from ._trajectories import Trajectories as Trajectories
+from ._trajectories import follow as follow
+from ._trajectories import roll_out as roll_out

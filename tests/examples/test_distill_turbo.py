@@ -109,7 +109,7 @@ def check_results(out: Path) -> dict[str, Any]:
     metrics = json.loads((out / "metrics.json").read_text())
     rows = [f"student, {steps} step{'s' * (steps > 1)}" for steps in (1, 2, 4)]
     for row in ("held-out digits", "teacher, 50 steps", "teacher, 1 step", *rows):
-        assert {"features_held_out", "pixels_all", "accuracy", "memorized"} <= metrics[row].keys()
+        assert {"features_held_out", "pixels_all", "accuracy", "memorized", "close"} <= metrics[row].keys()
         assert all(math.isfinite(value) for value in metrics[row].values())
     assert metrics["held-out digits"]["accuracy"] > 0.97
     drawn = picture_file.imread(out / "samples.png")

@@ -69,20 +69,22 @@ def test_held_out_digits_are_the_floor(data: digits.Digits, evaluation: digits.E
     assert floor.pixels_held_out == pytest.approx(0, abs=1e-6)
     assert floor.features_all < 2
     assert floor.accuracy > 0.97
-    assert floor.memorized == pytest.approx(0.1, abs=0.005)
+    assert floor.close == pytest.approx(0.1, abs=0.005)
+    assert floor.memorized == pytest.approx(0.5, abs=0.05)
     images, labels = damaged(data)
     worse, noise = evaluation(images, labels), evaluation(torch.randn(300, 1, 8, 8), labels)
     assert floor.features_all < worse.features_all < noise.features_all
     assert floor.pixels_all < worse.pixels_all < noise.pixels_all
     assert noise.features_all > 100 * floor.features_all
     assert noise.accuracy < 0.3
-    assert noise.memorized == 0
+    assert noise.close == 0
     assert noise.nearest > 2 * floor.nearest
 
 
 def test_copies_of_training_digits_are_memorized(data: digits.Digits, evaluation: digits.Evaluation) -> None:
     copies = evaluation(data.images[:400], data.labels[:400])
-    assert copies.memorized == 1
+    assert copies.close == 1
+    assert copies.memorized > 0.65
     assert copies.copied == 1
     assert copies.nearest < 0.01
     assert evaluation.held_out().copied < 0.02
@@ -91,9 +93,28 @@ def test_copies_of_training_digits_are_memorized(data: digits.Digits, evaluation
     close = torch.quantile(nearest(data.held_out_images, data.images), 0.1)
     expected = (nearest(mixed, data.images) < close).double().mean()
     found = evaluation(mixed, labels)
-    assert found.memorized == pytest.approx(float(expected), abs=0.005)
+    assert found.close == pytest.approx(float(expected), abs=0.005)
     first, second = distances(mixed, data.images).sort(1).values[:, :2].unbind(1)
     assert found.copied == pytest.approx(float((3 * first < second).double().mean()), abs=0.005)
+
+
+def test_memorized_is_the_share_of_drawn_training_digits_that_are_nearer_than_all_held_out_ones(
+    data: digits.Digits, evaluation: digits.Evaluation
+) -> None:
+    images, labels = damaged(data)
+    held_out = nearest(images, data.held_out_images)
+    draws = [torch.randperm(len(data.images))[:400] for _ in range(200)]
+    drawn = [(nearest(images, data.images[draw]) < held_out).double().mean() for draw in draws]
+    assert evaluation(images, labels).memorized == pytest.approx(float(torch.stack(drawn).mean()), abs=0.01)
+
+
+def test_samples_that_are_all_alike_are_not_memorized(data: digits.Digits, evaluation: digits.Evaluation) -> None:
+    everything, labels = data.all_images, torch.cat([data.labels, data.held_out_labels])
+    means = torch.stack([everything[labels == label].mean(0) for label in range(10)])
+    alike = torch.arange(500) % 10
+    found = evaluation(means[alike] + 0.05 * torch.randn(500, 1, 8, 8), alike)
+    assert found.close > 0.1, "means are closer to training digits than held-out digits are"
+    assert found.memorized == pytest.approx(0.5, abs=0.05), "and as close to held-out ones"
 
 
 def test_accuracy_is_for_the_labels_asked_for(data: digits.Digits, evaluation: digits.Evaluation) -> None:

@@ -70,5 +70,5 @@ def test_resuming_goes_on_in_both(ranks: list[dict[str, Any]]) -> None:
 
 
 def test_the_main_process_measures_alone(ranks: list[dict[str, Any]]) -> None:
-    assert ranks[0]["figures"]["memorized"] == pytest.approx(0.1, abs=0.005)
+    assert ranks[0]["figures"]["close"] == pytest.approx(0.1, abs=0.005)
     assert "figures" not in ranks[1]

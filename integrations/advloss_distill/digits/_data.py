@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from advloss_distill._simulation import Conditions
+from advloss_distill._teacher_made import ByClass
 
 HELD_OUT = 400
 CLASSES = 10
@@ -31,9 +32,7 @@ class Digits:
         )
         self.images, self.labels = images[train], labels[train]
         self.held_out_images, self.held_out_labels = images[held_out], labels[held_out]
-        self._by_class = [torch.nonzero(self.labels == c).squeeze(1) for c in range(CLASSES)]
-        self._counts = torch.tensor([len(places) for places in self._by_class], device=device)
-        self._places = torch.nn.utils.rnn.pad_sequence(self._by_class, batch_first=True)
+        self._by_class = ByClass(self.images, self.labels)
 
     @property
     def all_images(self) -> Tensor:
@@ -49,6 +48,4 @@ class Digits:
 
     def real(self, condition: Conditions) -> Tensor:
         """A random training image of each label."""
-        labels = condition["class_labels"]
-        choice = (torch.rand(len(labels), device=labels.device) * self._counts[labels]).long()
-        return self.images[self._places[labels, choice]]
+        return self._by_class.draw(condition["class_labels"])

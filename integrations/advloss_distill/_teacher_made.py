@@ -1,0 +1,64 @@
+"""Samples of the teacher among the real ones: more data than there is."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from advloss import OptionError
+from advloss_distill._simulation import Conditions, Data
+
+
+@final
+class ByClass:
+    """Samples `(N, ...)` of classes `(N,)`, drawn at random by class.
+
+    Raises:
+        OptionError: a class below the largest has no sample.
+    """
+
+    def __init__(self, samples: Tensor, labels: Tensor) -> None:
+        self.samples = samples
+        places = [torch.nonzero(labels == c).squeeze(1) for c in range(int(labels.max()) + 1)]
+        empty = [c for c, found in enumerate(places) if len(found) == 0]
+        if empty:
+            raise OptionError(f"there is no sample of the classes {empty}; give at least one of each")
+        self._counts = torch.tensor([len(found) for found in places], device=labels.device)
+        self._places = torch.nn.utils.rnn.pad_sequence(places, batch_first=True)
+
+    def draw(self, labels: Tensor) -> Tensor:
+        """A random sample of each of `labels` `(M,)`, with torch's global random numbers."""
+        choice = (torch.rand(len(labels), device=labels.device) * self._counts[labels]).long()
+        return self.samples[self._places[labels, choice]]
+
+
+@final
+class TeacherMade:
+    """Class-conditional data with a share of the teacher's samples among the real ones.
+
+    A discriminator learns a small data set by heart, and then pulls the student's samples towards it. The teacher can
+    make as many samples as one likes; LADD (arXiv:2403.12015) trains on nothing else.
+
+    Args:
+        data: the real samples.
+        samples, labels: what the teacher made `(N, ...)`, and for which classes `(N,)`.
+        share: of the teacher's samples, 0 to 1.
+    """
+
+    def __init__(self, data: Data, samples: Tensor, labels: Tensor, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise OptionError(f"share={share}: give a share of the teacher's samples from 0 to 1")
+        self.data, self.share = data, share
+        self._made = ByClass(samples, labels)
+
+    def conditions(self, count: int) -> Conditions:
+        """As the data draws them."""
+        return self.data.conditions(count)
+
+    def real(self, condition: Conditions) -> Tensor:
+        """Samples of these conditions, each the teacher's with probability `share`."""
+        real, labels = self.data.real(condition), condition["class_labels"]
+        chosen = torch.rand(len(labels), device=labels.device) < self.share
+        return torch.where(chosen.view(-1, *[1] * (real.ndim - 1)), self._made.draw(labels), real)

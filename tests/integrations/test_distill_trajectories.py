@@ -1,0 +1,127 @@
+"""The teacher's trajectories, against diffusers' own sampling loop, and a student that follows them."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from distill_tools import all_digits, tiny_unet
+from torch import Tensor
+
+import advloss
+from advloss_distill import ClassConditional, Diffusion, TeacherMade, Trajectories, digits, follow, roll_out
+
+TIMESTEPS = (999, 749, 499, 249)
+LABELS = torch.arange(12) % 10
+
+
+@pytest.fixture
+def teacher() -> UNet2DModel:
+    torch.manual_seed(0)
+    return tiny_unet().eval()
+
+
+@pytest.fixture
+def denoiser() -> ClassConditional:
+    return ClassConditional(Diffusion.from_scheduler(digits.teacher_scheduler()), clip=1.0)
+
+
+def rolled(teacher: UNet2DModel, denoiser: ClassConditional, batch_size: int = 5) -> tuple[Tensor, Trajectories]:
+    noise = torch.randn(12, 1, 8, 8)
+    condition = {"class_labels": LABELS}
+    return noise, roll_out(teacher, denoiser, digits.teacher_scheduler(), noise, condition, TIMESTEPS, 8, batch_size)
+
+
+def test_trajectories_are_those_of_the_scheduler(teacher: UNet2DModel, denoiser: ClassConditional) -> None:
+    noise, found = rolled(teacher, denoiser)
+    scheduler = digits.teacher_scheduler()
+    scheduler.set_timesteps(8)
+    samples, passed = noise, {}
+    for t in scheduler.timesteps:
+        passed[int(t)] = samples
+        with torch.no_grad():
+            output = teacher(samples, t, class_labels=LABELS).sample
+        samples = scheduler.step(output, t, samples).prev_sample
+    assert len(found) == 12
+    assert set(found.noisy) == set(TIMESTEPS)
+    torch.testing.assert_close(found.samples, samples)
+    for t in TIMESTEPS:
+        torch.testing.assert_close(found.noisy[t], passed[t])
+    assert torch.equal(found.condition["class_labels"], LABELS)
+    assert not found.samples.requires_grad
+
+
+def test_a_solver_that_misses_a_timestep_is_refused(teacher: UNet2DModel, denoiser: ClassConditional) -> None:
+    with pytest.raises(advloss.OptionError, match=r"50 steps do not visit the timesteps \[249, 749\]"):
+        roll_out(
+            teacher,
+            denoiser,
+            digits.teacher_scheduler(),
+            torch.randn(2, 1, 8, 8),
+            {"class_labels": LABELS[:2]},
+            TIMESTEPS,
+            50,
+        )
+
+
+def test_trajectories_survive_a_file(teacher: UNet2DModel, denoiser: ClassConditional, tmp_path: Path) -> None:
+    _, made = rolled(teacher, denoiser)
+    made.save(tmp_path / "made.safetensors")
+    found = Trajectories.load(tmp_path / "made.safetensors").to("cpu")
+    assert torch.equal(found.samples, made.samples)
+    assert found.noisy.keys() == made.noisy.keys()
+    assert all(torch.equal(found.noisy[t], made.noisy[t]) for t in TIMESTEPS)
+    assert torch.equal(found.condition["class_labels"], LABELS)
+    with pytest.raises(advloss.StateError, match="missing"):
+        Trajectories.load(tmp_path / "other.safetensors")
+
+
+def test_a_student_learns_to_jump_to_the_end(teacher: UNet2DModel, denoiser: ClassConditional) -> None:
+    _, made = rolled(teacher, denoiser)
+    student, before = copy.deepcopy(teacher), copy.deepcopy(teacher.state_dict())
+    losses: list[float] = []
+
+    def distance() -> float:
+        squares = []
+        for t, noisy in made.noisy.items():
+            with torch.no_grad():
+                output = denoiser.output(student, noisy, torch.full((12,), t), made.condition)
+            x0 = denoiser.diffusion.to_x0(output, noisy, torch.full((12,), t))
+            squares.append((x0 - made.samples).square().mean())
+        return float(torch.stack(squares).mean())
+
+    first = distance()
+    seen: list[int] = []
+    follow(student, denoiser, made, 60, batch_size=48, lr=3e-3, on_progress=lambda i, loss: seen.append(i))
+    assert seen == list(range(1, 61))
+    assert distance() < 0.3 * first
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    left = distance()
+    follow(student, denoiser, made, 1, batch_size=4000, on_progress=lambda i, loss: losses.append(float(loss)))
+    assert losses == [pytest.approx(left, rel=0.1)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_samples_is_the_teachers(share: float) -> None:
+    data = all_digits()
+    samples, labels = 5.0 + torch.arange(40.0).view(40, 1, 1, 1).expand(40, 1, 8, 8), torch.arange(40) % 10
+    mixed = TeacherMade(data, samples, labels, share)
+    condition = mixed.conditions(3000)
+    real = mixed.real(condition)
+    made = real[:, 0, 0, 0] >= 5
+    assert made.double().mean() == pytest.approx(share, abs=0.04)
+    assert torch.equal((real[made, 0, 0, 0] - 5).long() % 10, condition["class_labels"][made])
+    rows = {tuple(image.flatten().tolist()): int(label) for image, label in zip(data.images, data.labels)}
+    of_data = zip(real[~made], condition["class_labels"][~made])
+    assert all(rows[tuple(image.flatten().tolist())] == int(label) for image, label in of_data)
+
+
+def test_shares_and_classes_that_cannot_be_are_refused() -> None:
+    data, samples = all_digits(), torch.zeros(3, 1, 8, 8)
+    with pytest.raises(advloss.OptionError, match=r"share=1\.5"):
+        TeacherMade(data, samples, torch.arange(3), 1.5)
+    with pytest.raises(advloss.OptionError, match=r"classes \[1\]"):
+        TeacherMade(data, samples, torch.tensor([0, 2, 2]), 0.5)
