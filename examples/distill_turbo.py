@@ -20,9 +20,11 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -44,13 +46,12 @@ from advloss_distill import (
     digits,
     follow,
     roll_out,
-    sample,
 )
 
 # Samples of a batch at each step of the sampling paths of 1, 2 and 4 steps.
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
 COUNTS = {(999,): 72, (999, 749): 15, (999, 499): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
-TRAJECTORIES, SOLVER_STEPS = 4000, 40  # the teacher's, and how many steps it takes for one
+SOLVER_STEPS = 40  # of the teacher on a trajectory; it has to come by the timesteps of the paths
 TEACHER_SHARE = 0.5  # of its samples among the real ones
 
 
@@ -180,35 +181,40 @@ def cosine(optimizer: torch.optim.Optimizer, iterations: int) -> torch.optim.lr_
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def made_once(path: Path, accelerator: Accelerator, make: Callable[[Path], object]) -> Path:
+    """What an earlier run in this folder made, or what the main process makes now, whole or not at all."""
+    if accelerator.is_main_process and not path.exists():
+        partial = path.with_name(f"partial_{path.name}")
+        make(partial)
+        partial.rename(path)
+    accelerator.wait_for_everyone()
+    return path
+
+
 def load_or_train_teacher(data: digits.Digits, options: argparse.Namespace, accelerator: Accelerator) -> UNet2DModel:
-    """The teacher of an earlier run in this folder, or a new one; the main process trains it."""
-    folder = options.out / "teacher"
-    if accelerator.is_main_process and not (folder / "config.json").exists():
-        with tqdm(total=options.teacher_iterations, desc="teacher", file=sys.stdout) as bar:
+    """The many-step model."""
+
+    def make(folder: Path) -> None:
+        with progress_bar("teacher", options.teacher_iterations) as bar:
             teacher = digits.train_teacher(data, options.teacher_iterations, on_progress=lambda i, loss: bar.update())
         teacher.save_pretrained(folder)
-    accelerator.wait_for_everyone()
+
+    folder = made_once(options.out / "teacher", accelerator, make)
     return UNet2DModel.from_pretrained(folder).to(accelerator.device)
 
 
 def load_or_roll_out(
     teacher: UNet2DModel, denoiser: ClassConditional, options: argparse.Namespace, accelerator: Accelerator
 ) -> Trajectories:
-    """The teacher's way from noise to samples at the student's timesteps; the main process goes it once."""
-    path = options.out / "teacher" / "trajectories.safetensors"
-    if accelerator.is_main_process and not path.exists():
-        labels = torch.arange(TRAJECTORIES, device=accelerator.device) % 10
-        noise = torch.randn(TRAJECTORIES, 1, 8, 8, device=accelerator.device)
-        roll_out(
-            teacher,
-            denoiser,
-            digits.teacher_scheduler(),
-            noise,
-            {"class_labels": labels},
-            timesteps=digits.TIMESTEPS,
-            steps=SOLVER_STEPS,
-        ).save(path)
-    accelerator.wait_for_everyone()
+    """The teacher's ways from noise to samples."""
+
+    def make(path: Path) -> None:
+        condition = {"class_labels": torch.arange(options.trajectories, device=accelerator.device) % 10}
+        noise = torch.randn(options.trajectories, 1, 8, 8, device=accelerator.device)
+        solver = digits.teacher_scheduler()
+        roll_out(teacher, denoiser, solver, noise, condition, PATHS[-1], SOLVER_STEPS).save(path)
+
+    path = made_once(options.out / "trajectories.safetensors", accelerator, make)
     return Trajectories.load(path).to(accelerator.device)
 
 
@@ -219,15 +225,21 @@ def load_or_start_student(
     options: argparse.Namespace,
     accelerator: Accelerator,
 ) -> UNet2DModel:
-    """A student that has learned to jump to the end of the teacher's trajectories."""
-    folder = options.out / "start"
-    if accelerator.is_main_process and not (folder / "config.json").exists():
+    """A student that jumps to where the teacher's ways end: sharp already, and as good as nowhere better than it."""
+
+    def make(folder: Path) -> None:
         student = copy.deepcopy(teacher).train().requires_grad_(True)
-        with tqdm(total=options.start_iterations, desc="start  ", file=sys.stdout) as bar:
+        with progress_bar("start", options.start_iterations) as bar:
             follow(student, denoiser, trajectories, options.start_iterations, on_progress=lambda i, loss: bar.update())
         student.save_pretrained(folder)
-    accelerator.wait_for_everyone()
+
+    folder = made_once(options.out / "start", accelerator, make)
     return UNet2DModel.from_pretrained(folder).to(accelerator.device)
+
+
+def progress_bar(name: str, total: int, **options: Any) -> tqdm:
+    """On the standard output, like the table at the end."""
+    return tqdm(total=total, desc=f"{name:8}", file=sys.stdout, **options)
 
 
 def run(distillation: Distillation, options: argparse.Namespace) -> bool:
@@ -238,13 +250,7 @@ def run(distillation: Distillation, options: argparse.Namespace) -> bool:
         advloss.open_step_log(options.out / "log.jsonl", distillation.iteration)
         if main_process
         else nullcontext() as log,
-        tqdm(
-            total=options.iterations,
-            initial=distillation.iteration,
-            desc="student",
-            file=sys.stdout,
-            disable=not main_process,
-        ) as bar,
+        progress_bar("student", options.iterations, initial=distillation.iteration, disable=not main_process) as bar,
     ):
 
         def on_progress(progress: Progress) -> None:
@@ -265,27 +271,14 @@ def finish(distillation: Distillation, data: digits.Digits, options: argparse.Na
     student.save_pretrained(options.out / "student" / "unet")
     digits.student_scheduler().save_pretrained(options.out / "student" / "scheduler")
 
-    evaluation = digits.Evaluation(data, digits.train_classifier(data))
-    labels = torch.arange(options.samples, device=data.labels.device) % 10
-    rows, panels = {"held-out digits": evaluation.held_out()}, {}
-    for name, network, scheduler, counts in (
-        ("teacher", distillation.teacher, digits.teacher_scheduler(), (50, 4, 2, 1)),
-        ("student", student, digits.student_scheduler(), (1, 2, 4)),
-    ):
-        for steps in counts:
-            generator = torch.Generator(data.labels.device).manual_seed(options.seed)
-            noise = torch.randn(len(labels), 1, 8, 8, generator=generator, device=data.labels.device)
-            images = sample(
-                network, distillation.denoiser, scheduler, noise, {"class_labels": labels}, steps, generator
-            )
-            title = f"{name}, {steps} step{'s' * (steps > 1)}"
-            rows[title], panels[title] = evaluation(images, labels), (images, labels)
-    shown = {title: panel for title, panel in panels.items() if title not in ("teacher, 4 steps", "teacher, 2 steps")}
-    digits.picture(shown, options.out / "samples.png", "the same noise and classes in every panel")
-    metrics = {name: figures.as_dict() for name, figures in rows.items()}
+    found = digits.compare(data, distillation.denoiser, distillation.teacher, student, options.samples, options.seed)
+    rows = ("teacher, 50 steps", "teacher, 1 step", "student, 1 step", "student, 2 steps", "student, 4 steps")
+    panels = {row: (found.samples[row], found.labels) for row in rows}
+    digits.picture(panels, options.out / "samples.png", "the same noise and classes in every panel")
+    metrics: dict[str, Any] = {name: figures.as_dict() for name, figures in found.figures.items()}
     metrics["run"] = {"seconds": seconds, "seed": options.seed, "method": options.method}
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    print(digits.table(rows))
+    print(digits.table(found.figures))
     print(f"everything is in {options.out}; training took {seconds:.0f} s")
 
 
@@ -301,6 +294,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--iterations", type=int, default=3000, help="of distillation (default: %(default)s)")
     parser.add_argument("--teacher-iterations", type=int, default=1200, help="of the teacher (default: %(default)s)")
+    parser.add_argument("--trajectories", type=int, default=4000, help="that the teacher makes (default: %(default)s)")
     parser.add_argument(
         "--start-iterations", type=int, default=600, help="on the teacher's trajectories (default: %(default)s)"
     )
@@ -316,7 +310,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.distillation_weight is None:
         options.distillation_weight = 2.5 if options.method == "add" else 0.0
-    for name in ("iterations", "teacher_iterations", "start_iterations", "samples", "save_every"):
+    for name in ("iterations", "teacher_iterations", "trajectories", "start_iterations", "samples", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options

@@ -26,7 +26,7 @@ import advloss
 from advloss import _registry
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "distill_turbo.py"
-TINY = ["--cpu", "--teacher-iterations", "4", "--samples", "100"]
+TINY = ["--cpu", "--teacher-iterations", "4", "--trajectories", "100", "--start-iterations", "3", "--samples", "100"]
 PLAIN = """
 import sys
 import torch

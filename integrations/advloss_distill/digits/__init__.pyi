@@ -1,5 +1,7 @@
 from ._classifier import Classifier as Classifier
 from ._classifier import train_classifier as train_classifier
+from ._comparison import Comparison as Comparison
+from ._comparison import compare as compare
 from ._data import Digits as Digits
 from ._evaluation import Evaluation as Evaluation
 from ._evaluation import Figures as Figures
