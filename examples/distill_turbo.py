@@ -106,8 +106,8 @@ def distil(
     adversary = advloss.Adversary(
         ("dense", {"pixels": 64, "num_classes": 10, "num_steps": len(COUNTS)}),
         loss="relativistic",
-        regularizers={"r1": {"weight": 0.05, "every": 4}, "r2": {"weight": 0.05, "every": 4}},
-        augmentations={"instance-noise": {"sigma": 0.2}},
+        regularizers={"r1": {"weight": 0.1, "every": 4}, "r2": {"weight": 0.1, "every": 4}},
+        augmentations={"instance-noise": {"sigma": 0.25}},
         optimizer=functools.partial(torch.optim.Adam, lr=1.5e-3, betas=(0.0, 0.99), fused=True),
         scheduler=functools.partial(cosine, iterations=options.iterations),
     )
@@ -292,13 +292,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--method", choices=("default", "add"), default="default", help="which combination to distil with"
     )
-    parser.add_argument("--iterations", type=int, default=3000, help="of distillation (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=2800, help="of distillation (default: %(default)s)")
     parser.add_argument("--teacher-iterations", type=int, default=1200, help="of the teacher (default: %(default)s)")
     parser.add_argument("--trajectories", type=int, default=4000, help="that the teacher makes (default: %(default)s)")
     parser.add_argument(
-        "--start-iterations", type=int, default=600, help="on the teacher's trajectories (default: %(default)s)"
+        "--start-iterations", type=int, default=800, help="on the teacher's trajectories (default: %(default)s)"
     )
-    parser.add_argument("--lr", type=float, default=1.5e-4, help="of the student (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=2e-4, help="of the student (default: %(default)s)")
     parser.add_argument("--distillation-weight", type=float, help="of the teacher's term (default: 0; add: 2.5)")
     parser.add_argument("--backbone", default="test_vit", help="timm model for --method add (default: %(default)s)")
     parser.add_argument("--pretrained", action="store_true", help="load the backbone's weights (needs a network)")
