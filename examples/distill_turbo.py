@@ -6,7 +6,7 @@ loads the one that it trained before), distils it, and compares both with the da
     python examples/distill_turbo.py
     python examples/distill_turbo.py --resume              # go on after Ctrl-C
     python examples/distill_turbo.py --method add          # the ADD paper's own combination
-    torchrun --nproc_per_node 2 examples/distill_turbo.py --cpu
+    accelerate launch --multi_gpu --num_processes 2 examples/distill_turbo.py --cpu
 
 Everything is written to one folder (--out): the student in diffusers' format, metrics.json, log.jsonl, samples.png.
 """

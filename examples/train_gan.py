@@ -4,7 +4,7 @@
     python train_gan.py
     python train_gan.py --resume                          # go on after Ctrl-C
     python train_gan.py --loss hinge --regularizer r1:weight=0.1,every=4 --discriminator mlp:norm=spectral
-    torchrun --nproc_per_node 2 train_gan.py
+    accelerate launch --multi_gpu --num_processes 2 train_gan.py
 
 `advloss list` shows the names, `advloss show NAME` their options.
 """

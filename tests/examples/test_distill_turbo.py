@@ -54,15 +54,15 @@ def environment() -> dict[str, str]:
     return {**alone, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def start(out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(EXAMPLE), "--out", str(out), *TINY, *options]
+def start(out: Path, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, str(EXAMPLE), "--out", str(out), *TINY, *options]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment(), text=True, **pipe)
 
 
-def example(out: Path, *options: str) -> str:
+def example(out: Path, *options: str, launcher: tuple[str, ...] = ()) -> str:
     """Its output; it has to succeed."""
-    process = start(out, *options)
+    process = start(out, *options, launcher=launcher)
     try:
         output, errors = process.communicate(timeout=270)
     finally:
@@ -151,6 +151,16 @@ def test_the_papers_combination_runs(teacher_only: Path) -> None:
     lines = log(teacher_only)
     assert [line["iteration"] for line in lines] == [1, 2, 3]
     assert all(line["distillation_loss"] > 0 for line in lines)
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    output = example(tmp_path, "--iterations", "3", launcher=launcher)
+    assert output.count("everything is in") == 1
+    check_results(tmp_path)
+    assert [line["iteration"] for line in log(tmp_path)] == [1, 2, 3]
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert {"process_0.safetensors", "process_1.safetensors"} <= {file.name for file in checkpoint.iterdir()}
 
 
 def test_an_interrupted_run_goes_on(finished: Path, teacher_only: Path) -> None:

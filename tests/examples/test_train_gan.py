@@ -80,8 +80,8 @@ def test_interrupt_saves_what_there_is(tmp_path):
 
 
 def test_two_processes(tmp_path):
-    """Started by torchrun: `accelerate launch --cpu --num_processes 2` starts one process (accelerate 1.15)."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    """With --multi_gpu: `accelerate launch --cpu --num_processes 2` starts one process (accelerate 1.15)."""
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
     done = run("--steps", 5, "--out", tmp_path, launcher=launcher)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished after 5 steps") == 1
