@@ -388,3 +388,56 @@ def test_a_trainer_goes_on(
         trainer(tmp_path, **{how: place})
     trainer(tmp_path, seed=5, resume=True)
     assert_same(final(tmp_path), expected)
+
+
+class Rank:
+    """What an adversary sees of an Accelerator in one of two processes, half-way through an accumulation."""
+
+    num_processes = 1  # nothing is sent here
+    gradient_accumulation_steps = 2
+    sync_gradients = False
+    mixed_precision = "no"
+    device = torch.device("cpu")
+    project_configuration = SimpleNamespace(save_on_each_node=False)
+
+    def __init__(self, rank: int) -> None:
+        self.process_index, self.is_main_process = rank, rank == 0
+        self.register_save_state_pre_hook = lambda hook: setattr(self, "save", hook)
+        self.register_load_state_pre_hook = lambda hook: setattr(self, "load", hook)
+        self.adversary = adversary_of_everything(seed=0).prepare(self)
+
+    def autocast(self) -> Any:
+        return nullcontext()
+
+    def gather_one(self) -> Rank:
+        torch.manual_seed(self.process_index)
+        self.adversary.discriminator_step(*(torch.rand(2, 4, 3, 8, 8) * 2 - 1))
+        return self
+
+
+def test_each_process_keeps_what_it_has_gathered(tmp_path: Path) -> None:
+    """The mean over processes is taken with the step: until then they differ."""
+    ranks = [Rank(number).gather_one() for number in range(2)]
+    for rank in ranks:
+        rank.save([], [], str(tmp_path))
+    for rank in ranks:
+        resumed = Rank(rank.process_index)
+        resumed.load([], str(tmp_path))
+        gathered, expected = (r.adversary.state_dict()["update"] for r in (resumed, rank))
+        assert_same(gathered, expected)
+        assert expected["count"] == 1
+    assert not torch.equal(*(r.adversary.state_dict()["update"]["gradients"][0] for r in ranks))
+
+
+def test_what_only_the_main_process_saved_is_not_half_of_a_step(tmp_path: Path) -> None:
+    ranks = [Rank(number).gather_one() for number in range(2)]
+    ranks[0].save([], [], str(tmp_path))
+    Rank(0).load([], str(tmp_path))
+    resumed = Rank(1)
+    before = copied(resumed.adversary.state_dict())
+    with pytest.raises(advloss.StateError, match="middle of an accumulation, and not in every process"):
+        resumed.load([], str(tmp_path))
+    assert_same(resumed.adversary.state_dict(), before)
+    ranks[1].gather_one().save([], [], str(tmp_path))  # of another step
+    with pytest.raises(advloss.StateError, match="of another step"):
+        resumed.load([], str(tmp_path))
