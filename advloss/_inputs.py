@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from advloss._condition import Condition
 from advloss.errors import InputError, NonFiniteError
 
-_CONDITIONS = {
+CONDITION_OPTIONS = {
     "class": "num_classes",
     "time": "num_steps",
     "vector": "condition_features",
@@ -70,8 +70,8 @@ def check_condition(
     name: str, condition: Condition | None, count: int, discriminator: nn.Module, unconditional: bool = False
 ) -> None:
     """Raise InputError unless `condition` is what `discriminator` was built for; `unconditional` says that it takes none."""
-    takes = {kind: size for kind, attr in _CONDITIONS.items() if (size := _declared(discriminator, attr))}
-    options = [attr for attr in _CONDITIONS.values() if hasattr(discriminator, attr)]
+    takes = {kind: size for kind, attr in CONDITION_OPTIONS.items() if (size := _declared(discriminator, attr))}
+    options = [attr for attr in CONDITION_OPTIONS.values() if hasattr(discriminator, attr)]
     if condition is None:
         if takes:
             raise InputError(f"the {name} condition is missing; this discriminator was built with {_options(takes)}")
@@ -150,7 +150,7 @@ def _declared(discriminator: nn.Module, name: str) -> int | None:
 
 
 def _options(takes: Mapping[str, int]) -> str:
-    return ", ".join(f"{_CONDITIONS[kind]}={size}" for kind, size in takes.items())
+    return ", ".join(f"{CONDITION_OPTIONS[kind]}={size}" for kind, size in takes.items())
 
 
 def _shape_words(dims: int | None, channels: int | None) -> str:
