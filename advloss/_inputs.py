@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -94,6 +95,38 @@ def check_condition(
     for key, part in parts.items():
         kind = key or next(iter(takes), "")
         _check_part(f"{name} condition" + (f"[{key!r}]" if key else ""), part, count, kind, takes.get(kind))
+
+
+def check_logits(logits: Any, count: int, discriminator: nn.Module) -> None:
+    """Raise InputError unless `logits` are a floating-point tensor `(N, ...)` of `count` samples, or a list of them."""
+    scales = logits if isinstance(logits, (list, tuple)) and logits else [logits]
+    for scale in scales:
+        given = f"a {type(scale).__name__}"
+        if isinstance(scale, Tensor):
+            given = f"{scale.dtype} {tuple(scale.shape)}"
+            if scale.ndim >= 1 and len(scale) == count and scale.numel() and scale.is_floating_point():
+                continue
+        raise InputError(
+            f"{class_of(discriminator)} returned {given} for {count} samples; logits are a floating-point tensor "
+            "(N, ...), or a list of them"
+        )
+
+
+@contextmanager
+def unchanged(samples: Tensor, discriminator: nn.Module) -> Iterator[None]:
+    """Raise InputError when `samples` are written to inside, by the discriminator or an augmentation."""
+    version = None if samples.is_inference() else samples._version
+    yield
+    if version is not None and samples._version != version:
+        raise InputError(
+            f"{class_of(discriminator)}, or an augmentation before it, changed its input in place; use the "
+            "out-of-place form (no inplace=True in the first layer, no x += ...)"
+        )
+
+
+def class_of(module: nn.Module) -> str:
+    """A module's class, with the package that it comes from."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def check_finite(name: str, samples: Tensor) -> None:
