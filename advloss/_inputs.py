@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from advloss._condition import Condition
+from advloss._rules import others
 from advloss.errors import InputError, NonFiniteError
 
 CONDITION_OPTIONS = {
@@ -78,8 +79,11 @@ def check_condition(
             raise InputError(f"the {name} condition is missing; this discriminator was built with {_options(takes)}")
         return
     if unconditional:
+        dims = _declared(discriminator, "dims")
+        found = others("discriminator", lambda spec: spec.conditions and (dims is None or dims in spec.dims))
         raise InputError(
-            f"a {name} condition is given, but a {type(discriminator).__name__} takes none; try 'projection'"
+            f"a {name} condition is given, but a {type(discriminator).__name__} takes none; "
+            + (f"try {found}" if found else "leave it out")
         )
     if options and not takes:
         raise InputError(

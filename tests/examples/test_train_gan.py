@@ -119,7 +119,7 @@ def test_a_class_of_ones_own(tmp_path):
         "    def __init__(self, *, width=8):\n"
         "        super().__init__(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, 1), nn.Flatten(0))\n"
     )
-    done = train(tmp_path, "--discriminator", f"{tmp_path}/my_file.py:Mine:width=4", "--steps", "5")
+    done = run("--discriminator", f"{tmp_path}/my_file.py:Mine:width=4", "--steps", 5, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     settings = json.loads((tmp_path / "metrics.json").read_text())["settings"]
     assert "Mine" in settings["discriminator"][0]
