@@ -1,4 +1,4 @@
-"""Link torch, and what it requires, from this environment into another: ``share_torch.py OTHER_VENV``."""
+"""Link torch (or what is named), and what it requires, into another environment: ``share_torch.py VENV [NAME...]``."""
 
 import re
 import sys
@@ -20,12 +20,15 @@ def closure(name, seen):
     return seen
 
 
-def main(venv):
+def main(venv, names):
     (site,) = Path(venv).glob("lib/python*/site-packages")
-    for dist in closure("torch", {}).values():
+    shared = {}
+    for name in names:
+        closure(name, shared)
+    for dist in shared.values():
         for top in {file.parts[0] for file in dist.files if file.parts[0] not in ("..", "__pycache__")}:
             if not (site / top).exists():
                 (site / top).symlink_to(Path(dist.locate_file(top)).resolve())
 
 
-main(sys.argv[1])
+main(sys.argv[1], sys.argv[2:] or ["torch"])

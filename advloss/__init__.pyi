@@ -26,6 +26,7 @@ from ._registry import register_augmentation as register_augmentation
 from ._registry import register_discriminator as register_discriminator
 from ._registry import register_loss as register_loss
 from ._registry import register_regularizer as register_regularizer
+from ._registry import select_plugins as select_plugins
 from ._regularizer import Regularizer as Regularizer
 from ._regularizer import input_gradient as input_gradient
 from ._regularizer import leaf as leaf
@@ -33,6 +34,7 @@ from ._report import Report as Report
 from ._state import load_state as load_state
 from ._state import save_state as save_state
 from ._step_log import open_step_log as open_step_log
+from ._text import parse_component as parse_component
 from ._training_state import RandomState as RandomState
 from ._training_state import TrainingState as TrainingState
 from .errors import AdvlossError as AdvlossError

@@ -1,4 +1,4 @@
-"""The command line: ``advloss list|show|cite``. Listing imports no torch."""
+"""The command line: ``advloss list|show|check|new|cite|doctor``. Listing imports no torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any, get_args
 
 from advloss import __version__
+from advloss._bibtex import bibtex, key
 from advloss._registry import OK, Entry, list_components, unknown
 from advloss.errors import AdvlossError, UnknownComponentError
 from advloss.specs import Kind, Paper, Spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns 0, or 1 after an error that is printed in one line."""
+    """Run the command line. Returns 0, or 1 after an error that is printed in one line, or a check that failed."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        given.run(given)
+        return given.run(given) or 0
     except AdvlossError as error:
         print(f"advloss: {error}", file=sys.stderr)
         return 1
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="advloss", description="Adversarial losses as plugins.")
     parser.add_argument("--version", action="version", version=f"advloss {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="list|show|cite")
+    commands = parser.add_subparsers(required=True, metavar="list|show|check|new|cite|doctor")
 
     listing = commands.add_parser("list", help="the components that are installed")
     listing.add_argument("pattern", nargs="?", default="*", help="a name or shell-style pattern")
@@ -46,9 +48,24 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true")
     show.set_defaults(run=_show)
 
+    check = commands.add_parser("check", help="run the conformance kit on an installed plugin or component")
+    check.add_argument("name", help="a plugin, or a component's short or full name")
+    check.add_argument("--kind", choices=get_args(Kind))
+    check.add_argument("--json", action="store_true")
+    check.set_defaults(run=_check)
+
+    new = commands.add_parser("new", help="write a plugin of your own: a complete distribution")
+    new.add_argument("name", help="lower case; 'wavelet' makes the distribution advloss-wavelet")
+    new.add_argument("--folder", type=Path, help="where to write it (default: advloss-NAME)")
+    new.set_defaults(run=_new)
+
     cite = commands.add_parser("cite", help="BibTeX of the papers behind components")
     cite.add_argument("names", nargs="+", metavar="name")
     cite.set_defaults(run=_cite)
+
+    doctor = commands.add_parser("doctor", help="versions, and plugins that cannot be used")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -99,10 +116,31 @@ def _cite(given: argparse.Namespace) -> None:
     for name in given.names:
         for row in _named(name, None):
             if row.spec is not None and row.spec.paper is not None:
-                papers[_key(row.spec.paper)] = row.spec.paper
+                papers[key(row.spec.paper)] = row.spec.paper
     if not papers:
         raise UnknownComponentError(f"no paper stands behind {', '.join(given.names)}")
-    print("\n\n".join(_bibtex(key, paper) for key, paper in papers.items()))
+    print("\n\n".join(bibtex(paper) for paper in papers.values()))
+
+
+def _check(given: argparse.Namespace) -> int:
+    from advloss._check import run_checks
+
+    return run_checks(given.name, given.kind, as_json=given.json)
+
+
+def _new(given: argparse.Namespace) -> None:
+    from advloss._new import write_plugin
+
+    folder = given.folder or Path(f"advloss-{given.name}")
+    for path in write_plugin(given.name, folder):
+        print(path)
+    print(f"\ncd {folder} && pip install -e '.[test]' && pytest && advloss check {given.name}")
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from advloss._doctor import report
+
+    return report(as_json=given.json)
 
 
 def _named(name: str, kind: Kind | None) -> list[Entry]:
@@ -125,18 +163,3 @@ def _declared(spec: Spec) -> dict[str, Any]:
         paper = spec.paper
         declared["paper"] = f"{paper.title} ({paper.year})" + (f", arXiv:{paper.arxiv}" if paper.arxiv else "")
     return declared
-
-
-def _key(paper: Paper) -> str:
-    surname = "".join(c for c in paper.authors.partition(",")[0].lower() if c.isalnum())
-    word = next((w for w in paper.title.split() if w.lower() not in ("a", "an", "the", "on")), "")
-    return f"{surname}{paper.year}{''.join(c for c in word.lower() if c.isalnum())}"
-
-
-def _bibtex(key: str, paper: Paper) -> str:
-    lines = {"title": paper.title, "author": paper.authors, "year": str(paper.year)}
-    if paper.arxiv:
-        lines.update(eprint=paper.arxiv, archiveprefix="arXiv")
-    if paper.url:
-        lines["url"] = paper.url
-    return "@misc{" + key + ",\n" + ",\n".join(f"  {name} = {{{value}}}" for name, value in lines.items()) + "\n}"

@@ -13,7 +13,7 @@ from torch import nn
 
 from advloss._recipe import Component, Recipe
 from advloss._registry import OK, Entry, find, install_line
-from advloss.errors import OptionError, PluginError
+from advloss.errors import AdvlossError, OptionError, PluginError
 from advloss.specs import Kind, Spec
 
 if TYPE_CHECKING:
@@ -59,7 +59,16 @@ def create(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
     entry = find(kind, name)
     target = load_target(entry)
     _check_options(entry, target, options)
-    made = target(**options)
+    try:
+        made = target(**options)
+    except AdvlossError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "its defaults"
+        raise PluginError(
+            f"{entry.kind} {entry.full_name} ({entry.distribution}) could not be built with {given}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     _check_type(entry, made)
     return made
 
@@ -68,10 +77,12 @@ def build(kind: Kind, component: Component) -> tuple[Any, str, Spec | None]:
     """`component` (a name, a `(name, options)` pair, or an object) as the object, its name, and its spec if it has one."""
     if isinstance(component, str):
         return create(kind, component, {}), component, find(kind, component).spec
-    if isinstance(component, tuple) and len(component) == 2 and isinstance(component[0], str):
+    if _is_pair(component):
         name, options = component
         if not isinstance(options, Mapping):
             raise OptionError(f"options of {kind} {name!r} are {options!r}; give a mapping, as in ({name!r}, {{...}})")
+        if not isinstance(name, str):
+            return build(kind, name(**options))
         return create(kind, name, options), name, find(kind, name).spec
     wrong = _wrong_type(kind, component)
     if wrong:
@@ -88,7 +99,7 @@ def build_all(
         given = list(components.items())
     elif isinstance(components, str) or not isinstance(components, Sequence):
         given = [components]
-    elif len(components) == 2 and isinstance(components[0], str) and isinstance(components[1], Mapping):
+    elif _is_pair(tuple(components)) and isinstance(components[1], Mapping):
         given = [tuple(components)]
     else:
         given = components
@@ -99,6 +110,13 @@ def build_all(
             raise OptionError(f"{kind} {name!r} is given twice")
         built[name] = made, spec
     return built
+
+
+def _is_pair(component: Any) -> bool:
+    """Whether this is a name, or a class or function, with options."""
+    if not (isinstance(component, tuple) and len(component) == 2):
+        return False
+    return isinstance(component[0], str) or inspect.isclass(component[0]) or inspect.isfunction(component[0])
 
 
 def load_target(entry: Entry) -> Callable[..., Any]:

@@ -18,6 +18,9 @@ class FeatureDiscriminator(nn.Module):
     samples without a graph, those of fakes once for both players, and R1 can be taken by the heads'
     inputs (``inputs="features"``), which needs no double backward through the frozen network.
 
+    `state_dict` holds the frozen features too: a checkpoint resumes without a download and whatever a model hub
+    serves by then, and is larger by them (87 MB for a ViT-S). To keep them out, save `heads.state_dict()`.
+
     Args:
         features: maps samples to a list of tensors. It is frozen and stays in eval mode.
         heads: `heads(features, condition)` returns logits. Only these parameters train.

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advloss._condition import Condition
+from advloss._rules import others
 from advloss.errors import InputError, NonFiniteError
 
-_CONDITIONS = {
+CONDITION_OPTIONS = {
     "class": "num_classes",
     "time": "num_steps",
     "vector": "condition_features",
@@ -70,15 +72,18 @@ def check_condition(
     name: str, condition: Condition | None, count: int, discriminator: nn.Module, unconditional: bool = False
 ) -> None:
     """Raise InputError unless `condition` is what `discriminator` was built for; `unconditional` says that it takes none."""
-    takes = {kind: size for kind, attr in _CONDITIONS.items() if (size := _declared(discriminator, attr))}
-    options = [attr for attr in _CONDITIONS.values() if hasattr(discriminator, attr)]
+    takes = {kind: size for kind, attr in CONDITION_OPTIONS.items() if (size := _declared(discriminator, attr))}
+    options = [attr for attr in CONDITION_OPTIONS.values() if hasattr(discriminator, attr)]
     if condition is None:
         if takes:
             raise InputError(f"the {name} condition is missing; this discriminator was built with {_options(takes)}")
         return
     if unconditional:
+        dims = _declared(discriminator, "dims")
+        found = others("discriminator", lambda spec: spec.conditions and (dims is None or dims in spec.dims))
         raise InputError(
-            f"a {name} condition is given, but a {type(discriminator).__name__} takes none; try 'projection'"
+            f"a {name} condition is given, but a {type(discriminator).__name__} takes none; "
+            + (f"try {found}" if found else "leave it out")
         )
     if options and not takes:
         raise InputError(
@@ -94,6 +99,38 @@ def check_condition(
     for key, part in parts.items():
         kind = key or next(iter(takes), "")
         _check_part(f"{name} condition" + (f"[{key!r}]" if key else ""), part, count, kind, takes.get(kind))
+
+
+def check_logits(logits: Any, count: int, discriminator: nn.Module) -> None:
+    """Raise InputError unless `logits` are a floating-point tensor `(N, ...)` of `count` samples, or a list of them."""
+    scales = logits if isinstance(logits, (list, tuple)) and logits else [logits]
+    for scale in scales:
+        given = f"a {type(scale).__name__}"
+        if isinstance(scale, Tensor):
+            given = f"{scale.dtype} {tuple(scale.shape)}"
+            if scale.ndim >= 1 and len(scale) == count and scale.numel() and scale.is_floating_point():
+                continue
+        raise InputError(
+            f"{class_of(discriminator)} returned {given} for {count} samples; logits are a floating-point tensor "
+            "(N, ...), or a list of them"
+        )
+
+
+@contextmanager
+def unchanged(samples: Tensor, discriminator: nn.Module) -> Iterator[None]:
+    """Raise InputError when `samples` are written to inside, by the discriminator or an augmentation."""
+    version = None if samples.is_inference() else samples._version
+    yield
+    if version is not None and samples._version != version:
+        raise InputError(
+            f"{class_of(discriminator)}, or an augmentation before it, changed its input in place; use the "
+            "out-of-place form (no inplace=True in the first layer, no x += ...)"
+        )
+
+
+def class_of(module: nn.Module) -> str:
+    """A module's class, with the package that it comes from."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def check_finite(name: str, samples: Tensor) -> None:
@@ -150,7 +187,7 @@ def _declared(discriminator: nn.Module, name: str) -> int | None:
 
 
 def _options(takes: Mapping[str, int]) -> str:
-    return ", ".join(f"{_CONDITIONS[kind]}={size}" for kind, size in takes.items())
+    return ", ".join(f"{CONDITION_OPTIONS[kind]}={size}" for kind, size in takes.items())
 
 
 def _shape_words(dims: int | None, channels: int | None) -> str:

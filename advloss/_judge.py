@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from advloss._condition import Condition
 from advloss._features import FeatureDiscriminator
+from advloss._inputs import check_logits, unchanged
 from advloss._logits import Logits
 
 FeatureMemo = Callable[[Tensor], "list[Tensor] | None"]
@@ -88,9 +89,13 @@ class Judge:
         return self._memo[key][-1]
 
     def _logits(self, samples: Tensor, condition: Condition | None) -> Logits:
-        if self.player is self._module:
-            return self._run(self._augment(samples), condition)
-        return self.heads(self.features(samples), condition)
+        with unchanged(samples, self._module):
+            if self.player is self._module:
+                logits = self._run(self._augment(samples), condition)
+            else:
+                logits = self.heads(self.features(samples), condition)
+        check_logits(logits, len(samples), self._module)
+        return logits
 
     def _features(self, samples: Tensor) -> list[Tensor]:
         features = self._known_features(samples)

@@ -66,6 +66,17 @@ class Entry:
 _script: dict[tuple[str, str], Entry] = {}
 
 
+@dataclass(frozen=True)
+class _Selection:
+    """Which plugins to load; fields that are None leave it to the environment."""
+
+    only: frozenset[str] | None = None
+    built_in_only: bool | None = None
+
+
+_selection = _Selection()
+
+
 def list_components(kind: Kind | None = None, pattern: str = "*") -> list[Entry]:
     """Rows of the catalogue, sorted by kind and name.
 
@@ -105,8 +116,17 @@ def unknown(kind: str, name: str, rows: list[Entry]) -> UnknownComponentError:
     return UnknownComponentError(f"no {kind} is called {name!r}. {_nearest(name, rows)}{_broken()}")
 
 
-def refresh() -> None:
-    """Read the installed plugins again at the next look-up (after installing one in a running session)."""
+def select_plugins(only: Iterable[str] | None = None, *, built_in_only: bool | None = None) -> None:
+    """Choose which plugins are loaded from here on, in place of the environment variables.
+
+    Also reads the installed plugins again, as is needed after installing one in a running session.
+
+    Args:
+        only: names of plugins, as `ADVLOSS_PLUGINS` lists them; None leaves it to that variable.
+        built_in_only: as `ADVLOSS_DISABLE_PLUGINS`; None leaves it to that variable.
+    """
+    global _selection
+    _selection = _Selection(None if only is None else frozenset(only), built_in_only)
     _installed.cache_clear()
 
 
@@ -126,15 +146,22 @@ def _broken() -> str:
 @cache
 def _installed() -> tuple[Entry, ...]:
     points = {(ep.name, ep.value, _distribution(ep)): ep for ep in entry_points(group=GROUP)}.values()
-    only = {name.strip() for name in os.environ.get("ADVLOSS_PLUGINS", "").split(",")} - {""}
-    built_in_only = os.environ.get("ADVLOSS_DISABLE_PLUGINS", "") not in ("", "0")
+    only, built_in_only = _selection.only, _selection.built_in_only
+    if only is None:
+        only = frozenset(name.strip() for name in os.environ.get("ADVLOSS_PLUGINS", "").split(",")) - {""} or None
+    if built_in_only is None:
+        built_in_only = os.environ.get("ADVLOSS_DISABLE_PLUGINS", "") not in ("", "0")
     chosen = [
         ep
         for ep in points
-        if (not only or ep.name in only) and not (built_in_only and ep.dist and ep.dist.name != BUILT_IN)
+        if (only is None or ep.name in only) and not (built_in_only and ep.dist and ep.dist.name != BUILT_IN)
     ]
     owners = Counter(ep.name for ep in chosen)
-    rows: list[Entry] = []
+    missing = sorted((only or frozenset()) - {ep.name for ep in points})
+    rows = [
+        Entry("plugin", name, name, "could not be loaded", "asked for, but not installed", "no distribution")
+        for name in missing
+    ]
     for ep in chosen:
         if owners[ep.name] > 1:
             others = " and ".join(sorted(_distribution(other) for other in chosen if other.name == ep.name))
@@ -149,13 +176,15 @@ def _load(ep: EntryPoint) -> list[Entry]:
     try:
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(hookspecs)
-        manager.register(ep.load(), ep.name)
+        module = ep.load()
+        manager.register(module, ep.name)
         manager.check_pending()
+        _check_hooks(module)
         rows = [
             _row(ep, kind, spec)
             for kind, hook in _HOOKS.items()
-            for specs in getattr(manager.hook, hook)()
-            for spec in _checked(specs, kind, hook)
+            if hasattr(module, hook)
+            for spec in _checked(getattr(manager.hook, hook)(), kind, hook)
         ]
     except (Exception, SystemExit) as error:  # whatever a stranger's module does on import
         return [_failed(ep, _one_line(error))]
@@ -166,7 +195,20 @@ def _load(ep: EntryPoint) -> list[Entry]:
     ]
 
 
-def _checked(specs: Iterable[Spec], kind: Kind, hook: str) -> Iterable[Spec]:
+def _check_hooks(module: Any) -> None:
+    """A hook that pluggy would pass over in silence is an error."""
+    hooks = [hook for hook in _HOOKS.values() if hasattr(module, hook)]
+    if not hooks:
+        raise TypeError(f"it has no hook; define {', '.join(_HOOKS.values())}, or one of them")
+    unmarked = [hook for hook in hooks if not hasattr(getattr(module, hook), f"{GROUP}_impl")]
+    if unmarked:
+        raise TypeError(f"{', '.join(unmarked)} lacks @advloss.hookimpl")
+
+
+def _checked(results: list[Any], kind: Kind, hook: str) -> Iterable[Spec]:
+    if not results:  # pluggy leaves None out
+        raise TypeError(f"{hook} returned None; return a list of {SPEC_OF[kind].__name__} objects")
+    (specs,) = results
     if isinstance(specs, Spec):
         raise TypeError(f"{hook} returned one {type(specs).__name__}; return a list of them")
     for spec in specs:
@@ -178,7 +220,8 @@ def _checked(specs: Iterable[Spec], kind: Kind, hook: str) -> Iterable[Spec]:
 def _row(ep: EntryPoint, kind: Kind, spec: Spec) -> Entry:
     status = OK
     if spec.api != API_VERSION:
-        status = f"written for plugin API {spec.api}; this advloss speaks {API_VERSION}"
+        way_out = "upgrade advloss" if spec.api > API_VERSION else f"upgrade {ep.dist.name if ep.dist else ep.name}"
+        status = f"written for plugin API {spec.api}; this advloss speaks {API_VERSION}: {way_out}"
     elif missing := [name for name in spec.requires if find_spec(name.partition(".")[0]) is None]:
         status = f"needs {', '.join(missing)}: {install_line(spec, ep.dist.name if ep.dist else GROUP)}"
     return Entry(kind, spec.name, ep.name, spec.summary, status, _distribution(ep), spec)

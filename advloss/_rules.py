@@ -2,54 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from advloss._features import FeatureDiscriminator
+from advloss._registry import OK, list_components
 from advloss.errors import CombinationError
-from advloss.specs import AugmentationSpec, DiscriminatorSpec, Spec
+from advloss.specs import AugmentationSpec, DiscriminatorSpec, Kind, Spec
+
+Built = Mapping[str, tuple[Any, Spec | None]]
+"""Components with their specs (None for objects of the user's own), by name."""
 
 
-def check_combination(
-    discriminator: nn.Module,
-    spec: Spec | None,
-    regularizers: Mapping[str, tuple[Any, Spec | None]],
-    augmentations: Mapping[str, tuple[Any, Spec | None]],
-) -> None:
+@dataclass(frozen=True)
+class Players:
+    """What an adversary is built from."""
+
+    discriminator: nn.Module
+    spec: Spec | None
+    regularizers: Built
+    augmentations: Built
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of combination.
+
+    Attributes:
+        refuses: what cannot work, and why.
+        instead: the nearest combination that can.
+        broken: the messages of what is refused; None for a rule that is checked when samples come in.
+    """
+
+    refuses: str
+    instead: str
+    broken: Callable[[Players], Iterator[str]] | None = None
+
+
+def check_combination(discriminator: nn.Module, spec: Spec | None, regularizers: Built, augmentations: Built) -> None:
     """Raise CombinationError for a rule that is broken."""
-    for name, (regularizer, _) in regularizers.items():
-        _check_features(name, regularizer, discriminator)
-        _check_second_order(name, regularizer, discriminator, spec)
-    dims = getattr(discriminator, "dims", None)
-    for name, (_, augmentation_spec) in augmentations.items():
-        if isinstance(augmentation_spec, AugmentationSpec) and dims is not None and dims not in augmentation_spec.dims:
-            raise CombinationError(
-                f"augmentation {name!r} takes {_words(augmentation_spec.dims)} spatial dimensions, this discriminator "
-                f"{dims}; leave it out, or use 'instance-noise', which takes any"
+    players = Players(discriminator, spec, regularizers, augmentations)
+    for rule in RULES:
+        for message in rule.broken(players) if rule.broken else ():
+            raise CombinationError(message)
+
+
+def others(kind: Kind, suits: Callable[[Any], bool]) -> str:
+    """Names of usable components whose spec `suits`, for an error: ``"'r1' or 'lecam'"``; "" when there are none."""
+    rows = [row for row in list_components(kind) if row.status == OK and row.spec is not None and suits(row.spec)]
+    short = [row.name for row in rows]
+    names = [repr(row.name if short.count(row.name) == 1 else row.full_name) for row in rows]
+    return " or ".join(names[:4])
+
+
+def _features(players: Players) -> Iterator[str]:
+    for name, (regularizer, _) in players.regularizers.items():
+        by_features = "features" in (getattr(regularizer, "inputs", None), getattr(regularizer, "second_order", None))
+        if by_features and not isinstance(players.discriminator, FeatureDiscriminator):
+            yield (
+                f"regularizer {name!r} with inputs='features' differentiates by a discriminator's frozen features, and "
+                f"{type(players.discriminator).__name__} has none; use inputs='samples'"
             )
 
 
-def _check_features(name: str, regularizer: Any, discriminator: nn.Module) -> None:
-    by_features = "features" in (getattr(regularizer, "inputs", None), getattr(regularizer, "second_order", None))
-    if by_features and not isinstance(discriminator, FeatureDiscriminator):
-        raise CombinationError(
-            f"regularizer {name!r} with inputs='features' differentiates by a discriminator's frozen features, and "
-            f"{type(discriminator).__name__} has none; use inputs='samples'"
-        )
-
-
-def _check_second_order(name: str, regularizer: Any, discriminator: nn.Module, spec: Spec | None) -> None:
-    if getattr(regularizer, "second_order", None) != "samples":
+def _double_backward(players: Players) -> Iterator[str]:
+    spec, compiled = players.spec, hasattr(players.discriminator, "_orig_mod")
+    lacks = isinstance(spec, DiscriminatorSpec) and not spec.double_backward
+    if not (lacks or compiled):
         return
-    if isinstance(spec, DiscriminatorSpec) and not spec.double_backward:
-        other = "inputs='features' or " if isinstance(discriminator, FeatureDiscriminator) else ""
-        raise CombinationError(
-            f"regularizer {name!r} differentiates the discriminator twice, and {spec.name!r} has no double backward; "
-            f"for r1 and r2 use {other}method='finite-difference'; drop the others"
-        )
+    for name, (regularizer, _) in players.regularizers.items():
+        if getattr(regularizer, "second_order", None) == "samples":
+            what = repr(spec.name) if spec is not None else type(players.discriminator).__name__
+            why = f"{what} has no double backward" if lacks else "a compiled module has no double backward"
+            yield f"regularizer {name!r} differentiates the discriminator twice, and {why}; " + _first_order(
+                players, name, regularizer
+            )
 
 
-def _words(dims: tuple[int, ...]) -> str:
-    return " or ".join(map(str, dims))
+def _first_order(players: Players, name: str, regularizer: Any) -> str:
+    """The way out of double backward: another form of the regularizer, or else another discriminator."""
+    forms = []
+    if isinstance(players.discriminator, FeatureDiscriminator) and hasattr(regularizer, "inputs"):
+        forms.append("inputs='features'")
+    if hasattr(regularizer, "method"):
+        forms.append("method='finite-difference'")
+    if forms:
+        return f"build {name!r} with {' or '.join(forms)}"
+    if hasattr(players.discriminator, "_orig_mod"):
+        return "pass the module before torch.compile"
+    spec = players.spec
+    assert isinstance(spec, DiscriminatorSpec)
+    found = others(
+        "discriminator",
+        lambda s: s.double_backward and s.features == spec.features and set(s.dims) >= set(spec.dims),
+    )
+    return f"leave it out, or use the discriminator {found}" if found else "leave it out"
+
+
+def _dimensions(players: Players) -> Iterator[str]:
+    dims = getattr(players.discriminator, "dims", None)
+    for name, (_, spec) in players.augmentations.items():
+        if isinstance(spec, AugmentationSpec) and dims is not None and dims not in spec.dims:
+            found = others("augmentation", lambda s: dims in s.dims)
+            yield (
+                f"augmentation {name!r} takes samples of {' or '.join(map(str, spec.dims))} spatial dimensions, this "
+                f"discriminator of {dims}; leave it out" + (f", or use {found}" if found else "")
+            )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        'a regularizer by features (`inputs="features"`) with a discriminator that has no frozen features',
+        'the same regularizer by samples (`inputs="samples"`)',
+        _features,
+    ),
+    Rule(
+        "a second-order regularizer (exact R1, R2, a gradient penalty) with a discriminator that declares no "
+        "`double_backward` (fused attention), or one that went through `torch.compile`",
+        "its finite-difference form, or its form by features; where it has neither, a discriminator of the same kind "
+        "that has double backward",
+        _double_backward,
+    ),
+    Rule(
+        "an augmentation with a discriminator of dimensions that it does not declare",
+        "an augmentation that declares them",
+        _dimensions,
+    ),
+    Rule(
+        "a condition for a discriminator that takes none, or was built without the option for it",
+        "that option, or a discriminator that declares this kind of condition",
+    ),
+    Rule(
+        "a loss that declares `paired`, without real samples, or with another number of them than of fakes",
+        "`generator_loss(fake, real=batch)` with equal batches, or a loss that is not paired",
+    ),
+    Rule(
+        "a gradient penalty between real and fake samples whose conditions or numbers differ",
+        "R1, which looks at real samples alone",
+    ),
+    Rule(
+        "`discriminator_loss` under several processes, where nobody would average the gradients",
+        "`discriminator_step`",
+    ),
+)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 API_VERSION = 1
-"""The plugin contract that this release speaks."""
+"""The plugin contract that this release speaks (docs/plugin-api.md has the policy)."""
 
 Kind = Literal["discriminator", "loss", "regularizer", "augmentation", "recipe"]
 ConditionKind = Literal["class", "vector", "image", "time"]
@@ -48,6 +48,8 @@ class Spec:
         paper: its source, or None.
         requires: import names that the target needs beyond torch.
         extra: what to install when one is missing: an extra of the plugin's distribution.
+        examples: options of small instances, which the conformance kit checks. Together they show everything that is
+            declared; where they leave out a dimension or a kind of condition, the kit adds the option for it.
         api: the plugin API version that this was written against.
     """
 
@@ -57,7 +59,8 @@ class Spec:
     paper: Paper | None = None
     requires: tuple[str, ...] = ()
     extra: str | None = None
-    api: int = API_VERSION
+    examples: tuple[Mapping[str, Any], ...] = ()
+    api: int = 1  # not API_VERSION: who says nothing wrote before there was another
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -78,22 +81,26 @@ class DiscriminatorSpec(Spec):
         dims: numbers of spatial dimensions that it takes; 0 means vectors `(N, features)`.
         value_range: the range it expects of samples; None when any will do.
         smallest: the smallest side length of its samples, with default options.
+        fixed_size: whether all sides must equal the `resolution` that it was built for.
         conditions: condition kinds that it can use; empty when it takes none.
-        output: ``"logit"`` `(N,)`, ``"map"`` `(N, 1, ...)`, or ``"multi-scale"``, a list of either.
+        output: ``"logit"`` `(N,)`, ``"map"`` `(N, 1, ...)`, or ``"multi-scale"``, a list of `(N, ...)`.
         features: True when it has frozen `features` and trained `heads` (a `FeatureDiscriminator`).
         double_backward: whether a second-order regularizer (exact R1, gradient penalty) works.
         batch_coupled: whether one sample's logits depend on the others of its batch.
-        pretrained: whether it loads pretrained weights by default.
+        compiles: whether `torch.compile` takes it whole (``fullgraph=True``).
+        pretrained: whether it loads pretrained weights by default; its option `pretrained` turns that off.
     """
 
     dims: tuple[int, ...] = (2,)
     value_range: tuple[float, float] | None = (-1.0, 1.0)
     smallest: int = 1
+    fixed_size: bool = False
     conditions: tuple[ConditionKind, ...] = ()
     output: Literal["logit", "map", "multi-scale"] = "map"
     features: bool = False
     double_backward: bool = True
     batch_coupled: bool = False
+    compiles: bool = True
     pretrained: bool = False
 
 
@@ -104,12 +111,15 @@ class LossSpec(Spec):
     Attributes:
         paired: whether the generator's term needs real logits.
         batch_coupled: whether a sample's term depends on the others of its batch.
+        equilibrium: the logit that the discriminator's loss is least at where real and fake samples are alike (0 for
+            the logistic losses, 1/2 for least squares); None where it does not matter, near 0 at least.
         regularizers: terms that belong to the loss by its paper's definition, by name with
             options; an adversary adds those that it was not given.
     """
 
     paired: bool = False
     batch_coupled: bool = False
+    equilibrium: float | None = None
     regularizers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -119,11 +129,16 @@ class RegularizerSpec(Spec):
 
     Attributes:
         second_order: whether it differentiates the discriminator's gradient (double backward).
-        batch_coupled: whether it couples the samples of a batch.
+        batch_coupled: whether it couples the samples of a batch: then its term is not exact under accumulation.
+        slope: the slope by its samples that it draws the discriminator to: 0 for R1, 1 for a gradient penalty; None
+            where it does not look at slopes.
+        constraint: whether it adds no term, and changes parameters after each step (weight clipping).
     """
 
     second_order: bool = False
     batch_coupled: bool = False
+    slope: float | None = None
+    constraint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

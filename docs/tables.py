@@ -1,28 +1,86 @@
-"""Write the tables in the README that come from the code: ``python docs/tables.py``, or ``--check`` that they are fresh."""
+"""Write what the docs take from the code: ``python docs/tables.py``, or ``--check`` that it is fresh."""
 
 import sys
 from pathlib import Path
 
 from advloss import list_components
-from advloss.specs import DiscriminatorSpec
+from advloss._create import load_target, options_of
+from advloss._rules import RULES
+from advloss.specs import AugmentationSpec, DiscriminatorSpec, LossSpec, RegularizerSpec
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 KINDS = ("discriminator", "loss", "regularizer", "augmentation", "recipe")
+PLURAL = {"loss": "Losses"}
 
 
-def components():
-    """A table of the components that are part of this distribution."""
+def built_in(kind):
+    """Rows of the components that are part of this distribution."""
+    rows = list_components(kind)
+    return [row for row in rows if row.distribution.startswith("advloss ") and row.spec is not None]
+
+
+def readme(text):
+    """`text` with its table made anew."""
+    begin, end = "<!-- components -->", "<!-- /components -->"
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
     lines = ["| kind | name | | paper |", "|---|---|---|---|"]
     for kind in KINDS:
-        for row in list_components(kind):
-            if row.distribution.startswith("advloss ") and row.spec is not None:
+        for row in built_in(kind):
+            paper = row.spec.paper
+            source = f"[{paper.year}](https://arxiv.org/abs/{paper.arxiv})" if paper and paper.arxiv else ""
+            lines.append(f"| {kind} | `{row.name}` | {row.summary}{_notes(row.spec)} | {source} |")
+    return "\n".join([f"{head}{begin}", *lines, f"{end}{tail}"])
+
+
+def catalogue(_):
+    """A page with every component: what its spec declares, its options, its paper."""
+    lines = [
+        "# The catalogue",
+        "",
+        "What comes with advloss, from its specs. `advloss list` shows what is installed where you are, plugins of others "
+        "among it; `advloss show NAME` says the same as this page, and `advloss cite NAME...` prints BibTeX.",
+    ]
+    for kind in KINDS:
+        lines += ["", f"## {PLURAL.get(kind, kind.title() + 's')}"]
+        for row in built_in(kind):
+            options = {n: p for n, p in options_of(load_target(row)).items() if n != "self"}
+            given = ", ".join(
+                f"`{n}={p.default!r}`" if p.default is not p.empty else f"`{n}`" for n, p in options.items()
+            )
+            lines += ["", f"### {kind} `{row.name}`" if _is_shared(row) else f"### `{row.name}`", "", row.summary]
+            lines += ["", f"- options: {given or 'none'}", *(f"- {line}" for line in _declares(row.spec))]
+            if row.spec.paper:
                 paper = row.spec.paper
-                source = f"[{paper.year}](https://arxiv.org/abs/{paper.arxiv})" if paper and paper.arxiv else ""
-                lines.append(f"| {kind} | `{row.name}` | {row.summary}{_extra(row.spec)} | {source} |")
-    return "\n".join(lines)
+                source = f", [arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})" if paper.arxiv else ""
+                lines.append(f"- {paper.title} ({paper.year}){source}")
+    return "\n".join(lines) + "\n"
 
 
-def _extra(spec):
+def combinations(_):
+    """A page with every rule of combination."""
+    lines = [
+        "# Combinations",
+        "",
+        "What cannot work is refused with the nearest combination that can. Some are refused when an adversary is "
+        "*built* (`CombinationError`), the others when it is *called* with samples, before any state changes.",
+        "",
+        "| when | refused | instead |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {'built' if rule.broken else 'called'} | {rule.refuses} | {rule.instead} |" for rule in RULES]
+    lines += [
+        "",
+        "Allowed, but not exact under gradient accumulation: components that declare `batch_coupled` (batch norm, "
+        "minibatch standard deviation, the relativistic average loss, DRAGAN). They see a micro-batch, not the batch.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"README.md": readme, "docs/catalogue.md": catalogue, "docs/combinations.md": combinations}
+
+
+def _notes(spec):
     notes = []
     if isinstance(spec, DiscriminatorSpec) and spec.conditions:
         notes.append("conditions: " + ", ".join(spec.conditions))
@@ -31,21 +89,61 @@ def _extra(spec):
     return f" ({'; '.join(notes)})" if notes else ""
 
 
-def fresh(text):
-    """`text` with its tables made anew."""
-    begin, end = "<!-- components -->", "<!-- /components -->"
-    head, _, rest = text.partition(begin)
-    _, _, tail = rest.partition(end)
-    return f"{head}{begin}\n{components()}\n{end}{tail}"
+def _is_shared(row):
+    return sum(other.name == row.name for other in list_components()) > 1
+
+
+def _declares(spec):
+    """What a spec says, in words."""
+    if isinstance(spec, DiscriminatorSpec):
+        yield (
+            f"samples: dimensions {', '.join(map(str, spec.dims))}; "
+            + (
+                "any values"
+                if spec.value_range is None
+                else f"values from {spec.value_range[0]:g} to {spec.value_range[1]:g}"
+            )
+            + (
+                f"; sides of exactly {spec.smallest}, or as built"
+                if spec.fixed_size
+                else f"; sides from {spec.smallest}"
+            )
+        )
+        yield f"logits: {spec.output}" + (", batch coupled" if spec.batch_coupled else "")
+        yield f"conditions: {', '.join(spec.conditions) or 'none'}"
+        yield (
+            f"double backward: {_yes(spec.double_backward)}; torch.compile: {_yes(spec.compiles)}; frozen features: "
+            + (f"{_yes(spec.features)}; pretrained: {_yes(spec.pretrained)}")
+        )
+    elif isinstance(spec, LossSpec):
+        at = "any" if spec.equilibrium is None else f"{spec.equilibrium:g}"
+        yield f"paired: {_yes(spec.paired)}; batch coupled: {_yes(spec.batch_coupled)}; logit at equilibrium: {at}"
+        if spec.regularizers:
+            yield f"brings: {', '.join(f'`{name}` {dict(options)}' for name, options in spec.regularizers.items())}"
+    elif isinstance(spec, RegularizerSpec):
+        slope = "none" if spec.slope is None else f"{spec.slope:g}"
+        yield f"second order: {_yes(spec.second_order)}; batch coupled: {_yes(spec.batch_coupled)}; target slope: {slope}"
+    elif isinstance(spec, AugmentationSpec):
+        yield f"dimensions: {', '.join(map(str, spec.dims))}"
+    if spec.extra:
+        yield f"needs `pip install 'advloss[{spec.extra}]'`"
+
+
+def _yes(value):
+    return "yes" if value else "no"
 
 
 def main():
-    old = README.read_text(encoding="utf-8")
-    new = fresh(old)
-    if "--check" in sys.argv:
-        return "README.md: a table is stale; run python docs/tables.py" if new != old else 0
-    README.write_text(new, encoding="utf-8")
-    return 0
+    stale = []
+    for name, page in PAGES.items():
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = page(old)
+        if new != old and "--check" in sys.argv:
+            stale.append(name)
+        elif new != old:
+            path.write_text(new, encoding="utf-8")
+    return f"{', '.join(stale)}: stale; run python docs/tables.py" if stale else 0
 
 
 if __name__ == "__main__":

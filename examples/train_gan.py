@@ -6,6 +6,8 @@
     python train_gan.py --loss hinge --regularizer r1:weight=0.1,every=4 --discriminator mlp:norm=spectral
     accelerate launch --multi_gpu --num_processes 2 train_gan.py
 
+    python train_gan.py --discriminator ./my_file.py:MyDiscriminator:width=32
+
 `advloss list` shows the names, `advloss show NAME` their options.
 """
 
@@ -24,25 +26,18 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from advloss import Adversary, AdvlossError
+from advloss import Adversary, AdvlossError, parse_component
 from advloss_gan import MLPGenerator, mode_metrics, new_file, ring, save_generator, save_picture, train_gan
 
 LATENT, BATCH, SAMPLES = 2, 256, 2500
 
 
-def component(text: str) -> tuple[str, dict[str, Any]]:
-    """``name`` or ``name:option=value,option=value``; values are JSON, or else text."""
-    name, _, rest = text.partition(":")
-    options = {}
-    for part in filter(None, rest.split(",")):
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise argparse.ArgumentTypeError(f"{text!r}: write options as {name}:option=value,option=value")
-        try:
-            options[option] = json.loads(value)
-        except json.JSONDecodeError:
-            options[option] = value
-    return name, options
+def component(text: str) -> tuple[Any, dict[str, Any]]:
+    """A name or a class of the user's own, with options."""
+    try:
+        return parse_component(text)
+    except AdvlossError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse() -> argparse.Namespace:
@@ -126,9 +121,8 @@ def train(given: argparse.Namespace) -> int:
         save_picture(given.out / "ring.png", mixture, {**snapshots, f"step {result.steps}": samples})
         run = {name: getattr(result, name) for name in ("steps", "seconds", "interrupted")}
         facts = {**asdict(metrics), **run, "processes": accelerator.num_processes}
-        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
         with new_file(given.out / "metrics.json") as file:
-            file.write_text(json.dumps({**facts, "settings": settings}, indent=2) + "\n")
+            file.write_text(json.dumps({**facts, "settings": vars(given)}, indent=2, default=str) + "\n")
         print(
             f"{'stopped' if result.interrupted else 'finished'} after {result.steps} steps, {result.seconds:.0f} s: "
             f"modes {metrics.captured}/{metrics.modes}, high quality {metrics.quality:.1%}, "

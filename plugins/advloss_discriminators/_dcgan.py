@@ -47,7 +47,7 @@ class DCGANDiscriminator(nn.Module):
         depth = halvings(resolution, range(4, 5))
         self.in_channels, self.num_classes = in_channels, num_classes
         self.resolution, self.smallest = resolution, resolution
-        self.batch_coupled = norm == "batch"
+        self.batch_coupled = norm == "batch" and depth > 1  # the first layer has no norm
         widths = [width * min(2**level, 8) for level in range(depth)]
         layers = [convolution(in_channels, width, 4, 2), nn.LeakyReLU(0.2)]
         for before, after in pairwise(widths):

@@ -57,6 +57,7 @@ _STYLEGAN2 = Paper(
     2020,
     arxiv="1912.04958",
 )
+_PROJECTED = {"width": 2, "resolution": 16, "num_classes": 3, "condition_features": 2, "num_steps": 4}
 
 
 @hookimpl
@@ -71,6 +72,7 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             smallest=24,
             conditions=("image",),
             batch_coupled=True,
+            examples=({"width": 2, "depth": 1}, {"width": 2, "depth": 1, "norm": "none"}),
         ),
         DiscriminatorSpec(
             name="multiscale",
@@ -82,6 +84,12 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             conditions=("class", "vector", "image", "time"),
             output="multi-scale",
             batch_coupled=True,
+            examples=(
+                {"discriminator": ("patch", {"width": 2, "depth": 1}), "scales": 2},
+                {"discriminator": ("patch", {"width": 2, "depth": 1, "dims": 1}), "scales": 2},
+                {"discriminator": ("patch", {"width": 2, "depth": 1, "dims": 3, "condition_channels": 1}), "scales": 2},
+                {"discriminator": ("projection", _PROJECTED), "scales": 2},
+            ),
         ),
         DiscriminatorSpec(
             name="unet",
@@ -89,6 +97,7 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             summary="U-Net with spectral norm: a logit for every pixel; for super-resolution.",
             paper=_REAL_ESRGAN,
             smallest=8,
+            examples=({"width": 2},),
         ),
         DiscriminatorSpec(
             name="spectral-norm",
@@ -97,6 +106,8 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             paper=_SN_GAN,
             smallest=32,
             output="logit",
+            fixed_size=True,
+            examples=({"width": 2, "resolution": 8}, {"width": 2, "resolution": 8, "architecture": "residual"}),
         ),
         DiscriminatorSpec(
             name="projection",
@@ -106,6 +117,8 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             smallest=32,
             conditions=("class", "vector", "time"),
             output="logit",
+            fixed_size=True,
+            examples=({"width": 2, "resolution": 8, "num_classes": 3},),
         ),
         DiscriminatorSpec(
             name="mlp",
@@ -116,6 +129,7 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             value_range=None,
             conditions=("class", "vector", "time"),
             output="logit",
+            examples=({"width": 4}, {"width": 4, "norm": "spectral"}),
         ),
         DiscriminatorSpec(
             name="dcgan",
@@ -126,6 +140,8 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             conditions=("class",),
             output="logit",
             batch_coupled=True,
+            fixed_size=True,
+            examples=({"width": 2, "resolution": 16},),
         ),
         DiscriminatorSpec(
             name="vgg",
@@ -135,6 +151,8 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             smallest=128,
             output="logit",
             batch_coupled=True,
+            fixed_size=True,
+            examples=({"width": 2, "resolution": 8},),
         ),
         DiscriminatorSpec(
             name="r3gan",
@@ -144,6 +162,8 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             smallest=32,
             conditions=("class",),
             output="logit",
+            fixed_size=True,
+            examples=({"width": 8, "resolution": 8, "depth": 1},),
         ),
         DiscriminatorSpec(
             name="stylegan2",
@@ -153,5 +173,7 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             smallest=256,
             output="logit",
             batch_coupled=True,
+            fixed_size=True,
+            examples=({"width": 2, "resolution": 8},),
         ),
     ]

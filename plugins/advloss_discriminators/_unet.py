@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
-from advloss import Condition, InputError
+from advloss import Condition
 from advloss_discriminators._layers import spectral_normalize
 from advloss_discriminators._options import check_positive
 
@@ -41,22 +41,16 @@ class UNetDiscriminator(nn.Module):
             spectral_normalize(layers)
 
     def forward(self, samples: Tensor, condition: Condition | None = None) -> Tensor:
-        """Logits `(N, 1, H, W)` of `samples` `(N, in_channels, H, W)`, H and W multiples of 8.
-
-        Raises:
-            InputError: a side is no multiple of 8.
-        """
-        sides = tuple(samples.shape[2:])
-        if any(side % 8 for side in sides):
-            raise InputError(f"samples have sides {sides}; the U-Net halves them three times: crop to multiples of 8")
+        """Logits `(N, 1, H, W)` of `samples` `(N, in_channels, H, W)`, H and W at least 8."""
         hidden = leaky_relu(self.first(samples), 0.2)
         skips = []
         for layer in self.down:
             skips.append(hidden)
             hidden = leaky_relu(layer(hidden), 0.2)
         for layer in self.up:
-            hidden = interpolate(hidden, scale_factor=2, mode="bilinear", align_corners=False)
-            hidden = leaky_relu(layer(hidden), 0.2) + skips.pop()
+            skip = skips.pop()  # its size, which is not twice that of `hidden` where a side was odd
+            hidden = interpolate(hidden, skip.shape[2:], mode="bilinear", align_corners=False)
+            hidden = leaky_relu(layer(hidden), 0.2) + skip
         for layer in self.refine:
             hidden = leaky_relu(layer(hidden), 0.2)
         return self.last(hidden)

@@ -21,12 +21,14 @@ def advloss_losses() -> list[LossSpec]:
             target="advloss_losses._non_saturating:NonSaturating",
             summary="Non-saturating logistic loss: the generator raises log D.",
             paper=_GAN,
+            equilibrium=0.0,
         ),
         LossSpec(
             name="saturating",
             target="advloss_losses._saturating:Saturating",
             summary="Minimax logistic loss: the generator maximizes what the discriminator minimizes.",
             paper=_GAN,
+            equilibrium=0.0,
         ),
         LossSpec(
             name="hinge",
@@ -44,6 +46,7 @@ def advloss_losses() -> list[LossSpec]:
                 2016,
                 arxiv="1611.04076",
             ),
+            equilibrium=0.5,
         ),
         LossSpec(
             name="wasserstein",

@@ -21,6 +21,7 @@ def advloss_regularizers() -> list[RegularizerSpec]:
             summary="R1: squared gradient on real samples, exact or by finite differences.",
             paper=_MESCHEDER,
             second_order=True,
+            slope=0.0,
         ),
         RegularizerSpec(
             name="r2",
@@ -28,6 +29,7 @@ def advloss_regularizers() -> list[RegularizerSpec]:
             summary="R2: squared gradient on fake samples, exact or by finite differences.",
             paper=_MESCHEDER,
             second_order=True,
+            slope=0.0,
         ),
         RegularizerSpec(
             name="gradient-penalty",
@@ -40,6 +42,7 @@ def advloss_regularizers() -> list[RegularizerSpec]:
                 arxiv="1704.00028",
             ),
             second_order=True,
+            slope=1.0,
         ),
         RegularizerSpec(
             name="dragan",
@@ -52,6 +55,7 @@ def advloss_regularizers() -> list[RegularizerSpec]:
                 arxiv="1705.07215",
             ),
             second_order=True,
+            slope=1.0,
             batch_coupled=True,
         ),
         RegularizerSpec(
@@ -75,5 +79,6 @@ def advloss_regularizers() -> list[RegularizerSpec]:
                 2017,
                 arxiv="1701.07875",
             ),
+            constraint=True,
         ),
     ]

@@ -25,7 +25,9 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             features=True,
             double_backward=False,
             batch_coupled=True,
+            compiles=False,
             pretrained=True,
+            examples=({"backbone": "test_vit", "pretrained": False, "resolution": 32, "blocks": (0, 1)},),
         ),
         DiscriminatorSpec(
             name="projected",
@@ -44,5 +46,6 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             features=True,
             batch_coupled=True,
             pretrained=True,
+            examples=({"backbone": "test_efficientnet", "pretrained": False, "resolution": 64, "width": 8},),
         ),
     ]

@@ -134,3 +134,70 @@ def test_reader_that_stops_early_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=180)
     assert done.stdout.startswith("KIND")
     assert done.stderr == ""
+
+
+def test_check_prints_a_table_and_fails_when_a_check_does(capsys: pytest.CaptureFixture[str]) -> None:
+    table = said(capsys, "check", "hinge", "--kind", "loss").splitlines()
+    assert table[0].split()[:4] == ["ok", "loss", "losses/hinge", "scalars"]
+    assert table[-1] == "9 ok, 0 failed, 1 not applicable"
+    results = as_json(capsys, "check", "lecam")
+    assert {(r["kind"], r["name"], r["status"]) for r in results} == {("regularizer", "regularizers/lecam", "ok")} | {
+        ("regularizer", "regularizers/lecam", r["status"]) for r in results if r["status"] == "not applicable"
+    }
+
+    @advloss.register_loss("wrong", equilibrium=2.0)
+    class Wrong(advloss.Loss):
+        """Declared wrongly."""
+
+        def discriminator_term(self, real: Any, fake: Any) -> Any:
+            return (-real).exp().mean() + fake.exp().mean()
+
+        def generator_term(self, fake: Any, real: Any) -> Any:
+            return -fake.mean()
+
+    assert main(["check", "wrong"]) == 1
+    failed = [line.split()[3] for line in capsys.readouterr().out.splitlines() if line.startswith("failed")]
+    assert failed == ["equilibrium", "extreme-logits"]
+    assert main(["check", "no-such-plugin"]) == 1
+    assert "no plugin or component is called" in capsys.readouterr().err
+
+
+def test_check_of_a_plugin_that_does_not_load(tmp_path: Path) -> None:
+    install(tmp_path, "advloss-gone", "import no_such_module_anywhere")
+    checked = run(tmp_path, "from advloss._cli import main; print(main(['check', 'gone']))").splitlines()
+    assert checked[0].split()[:4] == ["failed", "plugin", "gone", "status"]
+    assert "ModuleNotFoundError" in checked[0]
+    assert checked[-1] == "1"
+
+
+def test_check_of_a_plugin_whose_hooks_import_torch(tmp_path: Path) -> None:
+    source = "import torch\nfrom advloss import hookimpl\n@hookimpl\ndef advloss_losses():\n    return []"
+    install(tmp_path, "advloss-heavy", source)
+    code = """
+        from advloss.testing import PluginTests
+        try:
+            type("Tests", (PluginTests,), {"name": "heavy"})().test_hooks_are_light()
+        except AssertionError as error:
+            print(error)
+    """
+    assert run(tmp_path, code).startswith("its hook module imports torch")
+
+
+def test_new_writes_a_plugin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "plugin"
+    out = said(capsys, "new", "gabor", "--folder", str(folder))
+    assert (folder / "advloss_gabor" / "_plugin.py").is_file()
+    assert out.splitlines()[-1].endswith("advloss check gabor")
+    assert main(["new", "gabor", "--folder", str(folder)]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = as_json(capsys, "doctor")
+    assert report["versions"]["advloss"] == advloss.__version__
+    assert report["problems"] == {}
+    assert "components" in said(capsys, "doctor")
+    install(tmp_path, "advloss-gone", "import no_such_module_anywhere")
+    told = run(tmp_path, "from advloss._cli import main; print(main(['doctor']))").splitlines()
+    assert told[-2].startswith("! plugin gone/gone (advloss-gone 1.2.3): ModuleNotFoundError")
+    assert told[-1] == "1"

@@ -67,6 +67,16 @@ BROKEN: dict[str, tuple[str, str]] = {
         HOOK.format("return [DiscriminatorSpec(name='a', target='b:C', summary='d')]"),
         "TypeError: advloss_losses returned a DiscriminatorSpec; return LossSpec objects",
     ),
+    "returns-none": (HOOK.format("pass"), "TypeError: advloss_losses returned None; return a list of LossSpec objects"),
+    "unmarked": (
+        HOOK.replace("@hookimpl", "").format("return []"),
+        "TypeError: advloss_losses lacks @advloss.hookimpl",
+    ),
+    "half-marked": (
+        GOOD + "\n    def advloss_recipes():\n        return []\n",
+        "TypeError: advloss_recipes lacks @advloss.hookimpl",
+    ),
+    "no-hook": ("import math", "TypeError: it has no hook; define advloss_discriminators, .*"),
     "bad-name": (spec("Bad_Name"), "ValueError: component name 'Bad_Name': .*"),
     "bad-target": (spec("a").replace("nowhere:Class", "nowhere"), "ValueError: target 'nowhere' of 'a': .*"),
     "bad-field": (spec("a", ", colour=3"), "TypeError: .*colour.*"),
@@ -81,6 +91,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         install(folder, f"advloss-{name}", source)
     install(folder, "advloss-good", GOOD)
     install(folder, "advloss-future", spec("tomorrow", ", api=99"))
+    install(folder, "advloss-past", spec("yesterday", ", api=0"))
     install(folder, "advloss-needy", spec("extra", ", requires=('no_such_package',), extra='all'"))
     install(folder, "advloss-needier", spec("plain", ", requires=('json', 'no_such.sub', 'nor_this')"))
     install(folder, "advloss-twice", HOOK.format("return [LossSpec(name='a', target='b:C', summary='d')] * 2"))
@@ -109,7 +120,8 @@ def test_the_others_are_whole(catalogue: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("plugin", "status"),
     [
-        ("future", "written for plugin API 99; this advloss speaks 1"),
+        ("future", "written for plugin API 99; this advloss speaks 1: upgrade advloss"),
+        ("past", "written for plugin API 0; this advloss speaks 1: upgrade advloss-past"),
         ("needy", "needs no_such_package: pip install 'advloss-needy[all]'"),
         ("needier", "needs no_such.sub, nor_this: pip install no_such nor_this"),
     ],

@@ -110,3 +110,16 @@ def test_bad_arguments_are_one_line(tmp_path, arguments, code, words):
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_class_of_ones_own(tmp_path):
+    (tmp_path / "my_file.py").write_text(
+        "from torch import nn\n\n"
+        "class Mine(nn.Sequential):\n"
+        "    def __init__(self, *, width=8):\n"
+        "        super().__init__(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, 1), nn.Flatten(0))\n"
+    )
+    done = run("--discriminator", f"{tmp_path}/my_file.py:Mine:width=4", "--steps", 5, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "metrics.json").read_text())["settings"]
+    assert "Mine" in settings["discriminator"][0]

@@ -1,0 +1,51 @@
+"""``advloss new``: write a plugin as a complete distribution.
+
+The template is a plugin called ``wavelet``; its name is what changes. Files end in ``.in`` so that no tool takes them
+for part of this package.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from advloss.errors import OptionError
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def write_plugin(name: str, folder: Path) -> list[Path]:
+    """Write the distribution ``advloss-NAME`` into `folder`, which must not exist. Returns what was written.
+
+    Raises:
+        OptionError: a name that is no distribution's, or a folder that is there already.
+    """
+    if not _NAME.fullmatch(name):
+        raise OptionError(f"plugin name {name!r}: use lower case, digits and single hyphens, as in 'wavelet'")
+    if folder.exists():
+        raise OptionError(f"{folder} is there already; name another --folder, or remove it")
+    written = []
+    for relative, text in template(name).items():
+        path = folder / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        written.append(path)
+    return written
+
+
+def template(name: str) -> dict[str, str]:
+    """The files of the distribution ``advloss-NAME``: relative path, and text."""
+    class_name = "".join(part.title() for part in name.split("-"))
+    module = name.replace("-", "_")
+
+    def rename(text: str) -> str:
+        text = text.replace("advloss_wavelet", f"advloss_{module}").replace("test_wavelet", f"test_{module}")
+        return text.replace("Wavelet", class_name).replace("wavelet", name)
+
+    root = Path(str(files("advloss") / "_template"))
+    paths = sorted(path for path in root.rglob("*.in") if path.is_file())
+    return {
+        rename(path.relative_to(root).as_posix().removesuffix(".in")): rename(path.read_text(encoding="utf-8"))
+        for path in paths
+    }

@@ -1,0 +1,9 @@
+from ._augmentation import AugmentationTests as AugmentationTests
+from ._component import ComponentTests as ComponentTests
+from ._discriminator import DiscriminatorTests as DiscriminatorTests
+from ._loss import LossTests as LossTests
+from ._plugin import PluginTests as PluginTests
+from ._recipe import RecipeTests as RecipeTests
+from ._regularizer import RegularizerTests as RegularizerTests
+from ._run import CheckResult as CheckResult
+from ._run import check as check

@@ -1,0 +1,223 @@
+"""The checks of regularizers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advloss._adversary import Adversary
+from advloss.testing._component import (
+    ComponentTests,
+    changed,
+    expect,
+    expect_no_seeding,
+    finite,
+    not_applicable,
+    same,
+    state_of,
+    unchanged_world,
+)
+from advloss.testing._players import Curved, Linear, Once, SameNoise
+
+
+class RegularizerTests(ComponentTests):
+    """Name a regularizer in a subclass. Its checks run it on small discriminators of vectors."""
+
+    kind = "regularizer"
+
+    def regularizers(self) -> Iterable[tuple[dict[str, Any], Any]]:
+        """Options, and a regularizer with them."""
+        return [(options, self.make(options)) for options in self.options]
+
+    def test_scalar(self) -> None:
+        """Its term is a finite scalar, not negative, and proportional to its weight."""
+        for options, regularizer in self.regularizers():
+            term = _term(regularizer, Curved())
+            expect(
+                isinstance(term, Tensor) and term.ndim == 0 and finite(term),
+                f"with {options}: the term is {term}; return a finite scalar",
+            )
+            expect(term >= 0, f"with {options}: the term is negative ({float(term.detach()):.3g})")
+            if "weight" in self.known_options:
+                double = self.make({**options, "weight": 2 * regularizer.weight})
+                expect(
+                    same(_term(double, Curved()), 2 * term, 1e-5),
+                    f"with {options}: twice the weight is not twice the term",
+                )
+
+    def test_reaches_the_discriminator(self) -> None:
+        """Its gradient reaches the discriminator's parameters, or it changes them after a step, as declared."""
+        for options, regularizer in self.regularizers():
+            player = Curved()
+            reached = _reached(_term(regularizer, player), player)
+            before = state_of(player)
+            if hasattr(regularizer, "after_step"):
+                with torch.no_grad():
+                    player.first.weight.add_(100)
+                    player.last.weight.add_(100)
+                    before = state_of(player)
+                regularizer.after_step(player, torch.zeros(4), torch.zeros(4))
+            acts = bool(changed(player, before))
+            expect(
+                (reached, acts) == (not self.spec.constraint, self.spec.constraint),
+                f"with {options}: constraint={self.spec.constraint} is declared; its gradient "
+                f"{'reaches' if reached else 'does not reach'} the parameters, and after a step it "
+                f"{'changes' if acts else 'does not change'} them",
+            )
+
+    def test_leaves_the_maker_alone(self) -> None:
+        """No gradient reaches the samples' maker."""
+        for options, regularizer in self.regularizers():
+            maker = nn.Linear(3, 3)
+            made = maker(torch.randn(4, 3))
+            term = regularizer(Curved(), made * 1.5, made)
+            if term.requires_grad:
+                leaked = torch.autograd.grad(term, list(maker.parameters()), allow_unused=True)
+                expect(
+                    all(g is None or not g.any() for g in leaked),
+                    f"with {options}: its gradient reaches the samples' maker: detach the samples",
+                )
+
+    def test_discriminator_stays_as_it_is(self) -> None:
+        """Computing the term changes no parameter, gradient or flag of the discriminator, and no input."""
+        for options, regularizer in self.regularizers():
+            player, real, fake = Curved(), *_samples()
+            before = state_of(player)
+            with unchanged_world(real, fake):
+                regularizer(player, real, fake)
+            expect(not changed(player, before), f"with {options}: it changed {changed(player, before)}")
+            left = [n for n, p in player.named_parameters() if p.grad is not None or not p.requires_grad]
+            expect(not left, f"with {options}: it left gradients, or flags, on {left}: use torch.autograd.grad")
+            expect_no_seeding(regularizer, player, real, fake)
+
+    def test_accumulation(self) -> None:
+        """The term of a batch is the mean over its halves, unless batch coupling is declared."""
+        if self.spec.constraint:
+            not_applicable("constraint is declared: it has no term")
+        for options, regularizer in self.regularizers():
+            real, fake = _samples(8)
+            with SameNoise():
+                whole = float(copy.deepcopy(regularizer)(Curved(), real, fake).detach())
+            halves = []
+            for part in (slice(0, 4), slice(4, 8)):
+                with SameNoise():
+                    halves.append(float(copy.deepcopy(regularizer)(Curved(), real[part], fake[part]).detach()))
+            mean = (halves[0] + halves[1]) / 2
+            exact, spec = abs(whole - mean) <= 1e-5 * (1 + abs(mean)), self.spec.batch_coupled
+            expect(
+                exact != spec,
+                f"with {options}: batch_coupled={spec} is declared; the term of 8 samples is {whole:.6g}, and the "
+                f"mean over two halves {mean:.6g}",
+            )
+
+    def test_slope(self) -> None:
+        """A discriminator of the declared slope has no term, and another slope has one."""
+        if self.spec.constraint:
+            not_applicable("constraint is declared: it has no term")
+        spec = self.spec.slope
+        for options, regularizer in self.regularizers():
+            free = [
+                slope
+                for slope in (0.0, 1.0, spec or 0.0)
+                if all(_value(regularizer, Linear(slope, offset)) < 1e-9 for offset in (0.0, 2.0, -2.0))
+            ]
+            found = free[0] if free else None
+            expect(
+                found == spec,
+                f"with {options}: slope={spec} is declared; the term vanishes for "
+                + ("no slope" if found is None else f"slope {found}"),
+            )
+            other = _value(regularizer, Linear(3.0 + (spec or 0.0)))
+            expect(spec is None or other > 0, f"with {options}: a slope of {3 + (spec or 0)} has no term")
+
+    def test_zero_gradient(self) -> None:
+        """A constant discriminator gives a finite gradient."""
+        for options, regularizer in self.regularizers():
+            player = Linear(0.0)
+            term = _term(regularizer, player)
+            gradients = (
+                torch.autograd.grad(term, list(player.parameters()), allow_unused=True) if term.requires_grad else []
+            )
+            expect(
+                all(g is None or finite(g) for g in gradients),
+                f"with {options}: the gradient is not finite where the discriminator is constant: the root of a sum of "
+                "squares has none at 0; take the norm of a vector, or add an epsilon inside",
+            )
+
+    def test_second_order(self) -> None:
+        """It differentiates the discriminator twice only as declared."""
+        for options, regularizer in self.regularizers():
+            player = Once()
+            try:
+                term = _term(regularizer, player)
+                needs = False
+                if term.requires_grad:
+                    term.backward()  # autograd.grad would cut off what cannot be differentiated, in silence
+            except RuntimeError:
+                needs = True
+            expect(
+                needs == self.spec.second_order,
+                f"with {options}: second_order={self.spec.second_order} is declared, and it {'needs' if needs else 'needs no'} "
+                "double backward",
+            )
+            said = getattr(regularizer, "second_order", None)
+            expect((said is not None) == needs, f"with {options}: its attribute second_order is {said!r}")
+
+    def test_condition(self) -> None:
+        """It hands the condition on to the discriminator."""
+        for options, regularizer in self.regularizers():
+            player, condition = Curved(), torch.arange(4)
+            regularizer(player, *_samples(), condition)
+            expect(
+                all(seen is not None for seen in player.seen),
+                f"with {options}: it calls the discriminator without the condition that it was given",
+            )
+
+    def test_saved_state(self) -> None:
+        """A deep copy, and a new instance that loads the state, give the same term."""
+        for options, regularizer in self.regularizers():
+            _term(regularizer, Curved())
+            others = [copy.deepcopy(regularizer)]
+            if isinstance(regularizer, nn.Module):
+                others.append(self.make(options))
+                others[1].load_state_dict(regularizer.state_dict())
+            term = _term(copy.deepcopy(regularizer), Curved())
+            for other in others:
+                expect(
+                    same(_term(other, Curved()), term),
+                    f"with {options}: a copy gives another term: keep what changes in buffers",
+                )
+
+    def test_training(self) -> None:
+        """An adversary takes it by name: three steps."""
+        for options in self.options:
+            adversary = Adversary(Curved(), "non-saturating", [(self.entry.full_name, options)], seed=0)
+            for _ in range(3):
+                report = adversary.discriminator_step(*_samples())
+                expect(not report.skipped, f"with {options}: a step was not finite")
+
+
+def _samples(count: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, generator=generator), torch.randn(count, 3, generator=generator) - 0.5
+
+
+def _term(regularizer: Any, player: nn.Module) -> Tensor:
+    torch.manual_seed(0)
+    term: Tensor = regularizer(player, *_samples())
+    return term
+
+
+def _value(regularizer: Any, player: nn.Module) -> float:
+    return float(_term(regularizer, player).detach())
+
+
+def _reached(term: Tensor, player: nn.Module) -> bool:
+    if not term.requires_grad:
+        return False
+    gradients = torch.autograd.grad(term, list(player.parameters()), allow_unused=True)
+    return any(g is not None and bool(g.any()) for g in gradients)

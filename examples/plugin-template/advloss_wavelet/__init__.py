@@ -1,0 +1,1 @@
+"""A plugin of advloss: a discriminator on Haar bands, and a loss with smoothed labels."""

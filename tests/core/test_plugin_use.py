@@ -1,0 +1,198 @@
+"""What is wrong with a component shows when it is used: an error that names it, and nothing else is touched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from plugin_folder import install, run
+
+PLUGIN = """
+    import torch
+    from torch import nn
+    from advloss import DiscriminatorSpec, hookimpl
+
+    @hookimpl
+    def advloss_discriminators():
+        names = ("Good", "Missing", "Constant", "Module", "Positional", "Raises", "TooFew", "Words", "Empty", "InPlace")
+        return [
+            DiscriminatorSpec(name=name.lower(), target=f"advloss_zoo:{name}", summary="One.", dims=(0,), value_range=None)
+            for name in names
+        ]
+
+    Constant = 3
+
+    def Module():
+        return "no module"
+
+    class Good(nn.Linear):
+        def __init__(self, *, width=2):
+            super().__init__(width, 1)
+        def forward(self, samples, condition=None):
+            return self.answer(super().forward(samples).squeeze(1))
+        def answer(self, logits):
+            return logits
+
+    class Positional(Good):
+        def __init__(self, channels):
+            super().__init__()
+
+    class Raises(Good):
+        def __init__(self, *, width=2):
+            super().__init__(widht=width)
+
+    class TooFew(Good):
+        def answer(self, logits):
+            return logits[1:]
+
+    class Words(Good):
+        def answer(self, logits):
+            return {"logits": logits}
+
+    class Empty(Good):
+        def answer(self, logits):
+            return []
+
+    class InPlace(Good):
+        def forward(self, samples, condition=None):
+            samples += 1
+            return super().forward(samples)
+"""
+USE = """
+    import advloss, torch
+
+    def use(name):
+        torch.manual_seed(0)
+        real = torch.randn(4, 2)
+        adversary = advloss.Adversary(name, seed=0)
+        adversary.generator_loss(real * 0.5)
+        return float(adversary.discriminator_step(real, torch.zeros(4, 2)).loss)
+
+    first = use("zoo/good")
+    for name in ("missing", "constant", "module", "positional", "raises", "toofew", "words", "empty", "inplace"):
+        try:
+            use(name)
+        except advloss.AdvlossError as error:
+            print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")
+        else:
+            print(f"{name}: nothing was wrong")
+        assert use("good") == first
+    assert use("mlp") > 0
+"""
+EXPECTED = {
+    "missing": r"PluginError: discriminator zoo/missing \(advloss-zoo 1\.2\.3\) cannot be imported from "
+    r"advloss_zoo:Missing: AttributeError: .*",
+    "constant": r"PluginError: advloss_zoo:Constant of zoo/constant \(advloss-zoo 1\.2\.3\) is no class or function",
+    "module": r"PluginError: zoo/module \(advloss-zoo 1\.2\.3\) is broken: a discriminator is a torch\.nn\.Module, .*",
+    "positional": r"OptionError: discriminator 'positional' needs the option channels",
+    "raises": r"PluginError: discriminator zoo/raises \(advloss-zoo 1\.2\.3\) could not be built with its defaults: "
+    r"TypeError: .*widht.*",
+    "toofew": r"InputError: advloss_zoo\.TooFew returned torch\.float32 \(3,\) for 4 samples; logits are .*",
+    "words": r"InputError: advloss_zoo\.Words returned a dict for 4 samples; .*",
+    "empty": r"InputError: advloss_zoo\.Empty returned a list for 4 samples; .*",
+    "inplace": r"InputError: advloss_zoo\.InPlace, or an augmentation before it, changed its input in place; .*",
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("site")
+    install(folder, "advloss-zoo", PLUGIN)
+    lines = run(folder, USE).splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_broken_component_says_what_is_wrong(said: dict[str, str], name: str) -> None:
+    assert re.fullmatch(EXPECTED[name], said[name])
+
+
+FUTURE = """
+    from dataclasses import dataclass
+    import pluggy
+    from advloss import _registry, hookspecs, specs
+
+    @dataclass(frozen=True, kw_only=True)
+    class LossSpec(specs.LossSpec):  # one that has gained a field
+        colour: str = "red"
+
+    @hookspecs.hookspec
+    def advloss_losses(context):  # a hook that has gained an argument
+        pass
+
+    specs.LossSpec, hookspecs.advloss_losses = LossSpec, advloss_losses
+    specs._KIND_OF[LossSpec] = "loss"
+    call = pluggy.HookCaller.__call__
+    def with_context(self, **given):
+        return call(self, **(dict(context="all") if self.name == "advloss_losses" else {}))
+    pluggy.HookCaller.__call__ = with_context
+
+    from advloss import create_loss, list_components
+    (row,) = list_components("loss", "quartic")
+    print(row.status, row.spec.colour, type(create_loss("quartic")).__name__)
+"""
+TODAY = """
+    from advloss import LossSpec, hookimpl
+
+    @hookimpl
+    def advloss_losses():
+        return [LossSpec(name="quartic", target="advloss_today:Quartic", summary="Fourth powers.", api=1)]
+
+    class Quartic:
+        def discriminator(self, real_logits, fake_logits):
+            return ((real_logits - 1) ** 4).mean() + (fake_logits**4).mean()
+
+        def generator(self, fake_logits, real_logits=None):
+            return ((fake_logits - 1) ** 4).mean()
+"""
+
+
+def test_plugin_of_today_loads_when_the_contract_grows(tmp_path: Path) -> None:
+    install(tmp_path, "advloss-today", TODAY)
+    assert run(tmp_path, FUTURE) == "ok red Quartic\n"
+
+
+def test_selection_in_code(tmp_path: Path) -> None:
+    install(tmp_path, "advloss-today", TODAY)
+    code = """
+        import advloss
+        names = lambda: sorted({row.plugin for row in advloss.list_components()})
+        everything = names()
+        advloss.select_plugins(["today"]); print(names())
+        advloss.select_plugins(built_in_only=True); print("today" in names(), len(names()) == len(everything) - 1)
+        advloss.select_plugins(["today", "nobody"]); print([(r.name, r.status) for r in advloss.list_components()])
+        advloss.select_plugins(); print(names() == everything)
+    """
+    assert run(tmp_path, code).splitlines() == [
+        "['today']",
+        "False True",
+        "[('quartic', 'ok'), ('nobody', 'asked for, but not installed')]",
+        "True",
+    ]
+
+
+FIFTY = """
+    import resource, subprocess, sys
+
+    def seconds(*arguments):  # of processor time: a busy machine does not count
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        out = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True).stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, out
+
+    start = min(seconds("-c", "pass")[0] for _ in range(3))
+    took, out = min(seconds("-m", "advloss", "list") for _ in range(3))
+    heavy = "import sys; from advloss._cli import main; main(['list']); print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    print(took - start, out.count("quartic"), seconds("-c", heavy)[1].splitlines()[-1])
+"""
+
+
+def test_listing_fifty_plugins_is_quick(tmp_path: Path) -> None:
+    for number in range(50):
+        source = TODAY.replace("advloss_today", f"advloss_p{number}").replace('"quartic"', f'"quartic-{number}"')
+        install(tmp_path, f"advloss-p{number}", source)
+    seconds, rows, heavy = run(tmp_path, FIFTY).split(maxsplit=2)
+    assert rows == "50"
+    assert heavy == "[]\n"
+    assert float(seconds) < 0.5

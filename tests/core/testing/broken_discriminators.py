@@ -1,0 +1,233 @@
+"""A discriminator that passes every check, and one for each check that it catches. Names are checks."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, softplus
+
+from advloss import select_condition
+
+GOOD: dict[str, Any] = {"dims": (2,), "smallest": 3, "conditions": ("class",), "output": "logit"}
+
+
+class Good(nn.Module):
+    """A convolution, a smooth activation, a mean over positions."""
+
+    def __init__(self, *, in_channels: int = 3, width: int = 4, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.first, self.last = nn.Conv2d(in_channels, width, 3), nn.Linear(width, 1)
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, width)
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Any:
+        features = self.features(self.look(samples))
+        logits = self.last(features).squeeze(1)
+        if self.embedding is not None:
+            logits = logits + (self.embedding(select_condition(condition, "class")) * features).sum(1)
+        return self.answer(logits)
+
+    def look(self, samples: Tensor) -> Tensor:
+        return self.first(samples)
+
+    def features(self, hidden: Tensor) -> Tensor:
+        return softplus(hidden).mean((2, 3))
+
+    def answer(self, logits: Tensor) -> Any:
+        return logits
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * gradient
+
+
+class _Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 2 * x * gradient
+
+
+class WrongGradient(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return _WrongGradient.apply(logits)
+
+
+class OneGradient(Good):
+    def features(self, hidden: Tensor) -> Tensor:
+        return _Square.apply(softplus(hidden)).mean((2, 3))
+
+
+class Idle(Good):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.idle = nn.Parameter(torch.zeros(2))
+
+
+class Breaks(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        return self.first(samples) if float(samples.sum()) < 1e30 else samples
+
+
+class SmallestFour(Good):
+    smallest = 4
+
+
+class TooFew(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits[:-1]
+
+
+class Probability(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits)
+
+
+class BatchStd(Good):
+    batch_coupled = True
+
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits / logits.std()
+
+
+class Coupled(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits - 0.5 * logits.mean()
+
+
+class Rounds(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        return (self.first(samples) + 1000) - 1000
+
+
+class Deaf(Good):
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        return self.last(self.features(self.look(samples))).squeeze(1)
+
+
+class Listens(Good):
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        logits = super().forward(samples, condition)
+        given = isinstance(condition, Tensor) and condition.is_floating_point() and condition.ndim == 2
+        return logits + condition.sum(1) if given else logits
+
+
+class Forgets(Good):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.shift = float(torch.randn(()))
+
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits + self.shift
+
+
+class Shares(Good):
+    def __deepcopy__(self, memo: Any) -> Shares:
+        return self
+
+
+class Counts(Good):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register_buffer("count", torch.zeros(()))
+
+    def look(self, samples: Tensor) -> Tensor:
+        self.count += 1
+        return super().look(samples)
+
+
+class Drops(Good):
+    def features(self, hidden: Tensor) -> Tensor:
+        return super().features(dropout(hidden, 0.5, training=True))
+
+
+class WritesInput(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        with torch.no_grad():
+            samples.clamp_(-0.5, 0.5)
+        return super().look(samples)
+
+
+class Seeds(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return super().look(samples)
+
+
+class PythonRandom(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        random.random()
+        return super().look(samples)
+
+
+class DefaultDtype(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        torch.set_num_threads(2)
+        return super().look(samples)
+
+
+class RootOfZero(Good):
+    def features(self, hidden: Tensor) -> Tensor:
+        spread = (hidden - hidden.mean((2, 3), keepdim=True)).square().mean((2, 3)).sqrt()
+        return super().features(hidden) + spread
+
+
+class Cut(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        return super().look(samples.detach())
+
+
+BROKEN: list[tuple[str, type[nn.Module], dict[str, Any]]] = [
+    ("gradient", WrongGradient, {}),
+    ("gradient", Cut, {}),
+    ("double-backward", OneGradient, {}),
+    ("double-backward", Good, {"double_backward": False}),
+    ("every-parameter-learns", Idle, {}),
+    ("compile", Breaks, {}),
+    ("compile", Good, {"compiles": False}),
+    ("defaults-are-as-declared", SmallestFour, {}),
+    ("defaults-are-as-declared", Good, {"fixed_size": True}),
+    ("defaults-are-as-declared", Good, {"pretrained": True}),
+    ("dimensions", TooFew, {}),
+    ("dimensions", Good, {"output": "map"}),
+    ("dimensions", Good, {"output": "multi-scale"}),
+    ("dimensions", Good, {"dims": (1, 2)}),
+    ("dimensions", Good, {"dims": (1,)}),
+    ("batch-of-one", BatchStd, {"batch_coupled": True}),
+    ("sizes", Good, {"smallest": 2}),
+    ("sizes", Good, {"smallest": 4}),
+    ("autocast", Rounds, {}),
+    ("conditions", Deaf, {}),
+    ("conditions", Good, {"conditions": ()}),
+    ("conditions", Good, {"conditions": ("class", "vector")}),
+    ("conditions", Listens, {}),
+    ("saved-state", Forgets, {}),
+    ("deep-copy", Shares, {}),
+    ("modes", Counts, {}),
+    ("modes", Drops, {}),
+    ("global-state", WritesInput, {}),
+    ("global-state", Seeds, {}),
+    ("global-state", PythonRandom, {}),
+    ("global-state", DefaultDtype, {}),
+    ("batch-coupling", Coupled, {}),
+    ("batch-coupling", Good, {"batch_coupled": True}),
+    ("extreme-samples", RootOfZero, {}),
+    ("raw-logits", Probability, {}),
+    ("frozen-features", Good, {"features": True}),
+    ("training", Cut, {}),
+]

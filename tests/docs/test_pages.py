@@ -1,0 +1,60 @@
+"""What the pages say is done here: the tutorial as written, and the Python of the three lines."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_tutorial(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    pytest.importorskip("matplotlib")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--target", tmp_path]
+    command = [sys.executable, ROOT / ".ci" / "tutorial.py", sys.executable, *options]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=550, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "discriminator  gated  gated   Gated linear units, for vectors." in done.stdout
+    assert re.search(r"^\d+ ok, 0 failed, \d not applicable$", done.stdout, re.MULTILINE)
+    assert "finished after 40 steps" in done.stdout
+    assert "wrote pyproject.toml: 6 lines" in done.stdout
+
+
+def test_three_lines() -> None:
+    import advloss._registry
+
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "three-lines.md").read_text(), re.M | re.S)
+    names: dict[str, object] = {"__name__": "page"}
+    before = dict(advloss._registry._script)
+    try:
+        for block in blocks:
+            exec(compile(block, "three-lines.md", "exec"), names)
+    finally:
+        advloss._registry._script.clear()
+        advloss._registry._script.update(before)
+    assert len(blocks) == 2
+    assert names["report"].step == 2  # type: ignore[attr-defined]
+
+
+def test_pages_are_in_the_navigation() -> None:
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name in config, page.name
+
+
+def test_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    api = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+    assert "generator_loss" in api

@@ -1,0 +1,74 @@
+"""`examples/plugin-template` is what `advloss new` writes; it installs, and its own tests pass."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from advloss import OptionError
+from advloss._new import template, write_plugin
+
+TEMPLATE = Path(__file__).parents[2] / "examples" / "plugin-template"
+
+
+def files(folder: Path) -> dict[str, str]:
+    made = (".pytest_cache", "__pycache__", ".ruff_cache")
+    paths = [p for p in folder.rglob("*") if p.is_file() and not set(p.parts) & set(made)]
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+def test_example_is_the_output() -> None:
+    assert files(TEMPLATE) == template("wavelet")
+
+
+def test_another_name_leaves_nothing_of_the_first(tmp_path: Path) -> None:
+    written = write_plugin("gabor-bank", tmp_path / "plugin")
+    assert tmp_path / "plugin" / "advloss_gabor_bank" / "_plugin.py" in written
+    for path, text in files(tmp_path / "plugin").items():
+        assert "wavelet" not in path
+        assert "wavelet" not in text.lower().replace("style-based wavelet", ""), path
+        if path.endswith(".py"):
+            compile(text, path, "exec")
+    assert 'gabor-bank = "advloss_gabor_bank._plugin"' in files(tmp_path / "plugin")["pyproject.toml"]
+
+
+@pytest.mark.parametrize("name", ["Wavelet", "two words", "-x", "", "../up", "a--b"])
+def test_names_that_no_distribution_has(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="use lower case"):
+        write_plugin(name, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(OptionError, match="is there already"):
+        write_plugin("wavelet", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_it_installs_and_its_tests_pass(tmp_path: Path) -> None:
+    """Built by its own backend from a copy, as anyone would; tests run away from the sources."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(TEMPLATE, source)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "--target", site, source], check=True, timeout=300
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    tests = tmp_path / "tests"
+    shutil.copytree(source / "tests", tests)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tests, tests]
+    done = subprocess.run(command, cwd=tests, env=env, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    listed = subprocess.run(
+        [sys.executable, "-m", "advloss", "list", "wavelet/*"], env=env, capture_output=True, text=True, check=True
+    )
+    assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [
+        ["discriminator", "wavelet", "wavelet"],
+        ["loss", "wavelet-smooth", "wavelet"],
+    ]
