@@ -103,7 +103,7 @@ def find(kind: Kind, name: str) -> Entry:
     """
     rows = list_components(kind)
     matches = [row for row in rows if name in (row.name, row.full_name)]
-    if len(matches) == 1:
+    if len({row.full_name for row in matches}) == 1:  # one that is declared twice has a status that says so
         return matches[0]
     if matches:
         given = " and ".join(f"{row.full_name} ({row.distribution})" for row in matches)

@@ -183,6 +183,8 @@ BUILDING = """
     fails(advloss.PluginError, "gone")
     fails(advloss.PluginError, "half")
     fails(advloss.PluginError, "nobody/odd")
+    fails(advloss.PluginError, "twice/a")
+    fails(advloss.UnknownComponentError, "claimed/quartic")
     fails(advloss.UnknownComponentError, "huber")
     fails(advloss.UnknownComponentError, "nobody/hinge")
 """
@@ -200,6 +202,9 @@ def test_building_says_what_stands_in_the_way(tmp_path: Path) -> None:
     odd = spec("odd").replace("nowhere:Class", "json:dumps.__doc__")
     install(tmp_path, "advloss-nobody", odd)
     install(tmp_path, "advloss-broken", "1 / 0")
+    install(tmp_path, "advloss-twice", HOOK.format("return [LossSpec(name='a', target='b:C', summary='d')] * 2"))
+    install(tmp_path, "advloss-one", GOOD, name="claimed", version="1.0")
+    install(tmp_path, "advloss-two", GOOD, name="claimed", version="2.0")
     lines = run(tmp_path, BUILDING).splitlines()
     expected = [
         r"1\.0",
@@ -212,7 +217,9 @@ def test_building_says_what_stands_in_the_way(tmp_path: Path) -> None:
         r"loss gone/gone \(advloss-gone 1\.2\.3\) cannot be imported from nowhere:Class: ModuleNotFoundError.*",
         r"loss half/half .*No module named 'missing_below'\. Try: pip install 'advloss-half\[all\]'",
         r"json:dumps\.__doc__ of nobody/odd \(advloss-nobody 1\.2\.3\) is no class or function",
-        r"no loss is called 'huber'\. .*Plugins that could not be loaded: broken \(ZeroDivisionError: .*\)\.",
+        r"loss twice/a \(advloss-twice 1\.2\.3\) cannot be used: declared 2 times in this plugin",
+        r"no loss is called 'claimed/quartic'\..*claimed \(entry point 'claimed' is claimed by advloss-one 1\.0 and .*",
+        r"no loss is called 'huber'\. .*Plugins that could not be loaded: .*broken \(ZeroDivisionError: .*",
         r"no loss is called 'nobody/hinge'\. .*",
     ]
     assert len(lines) == len(expected)
