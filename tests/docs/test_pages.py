@@ -23,7 +23,8 @@ def test_tutorial(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert "discriminator  gated  gated   Gated linear units, for vectors." in done.stdout
     assert re.search(r"^\d+ ok, 0 failed, \d not applicable$", done.stdout, re.MULTILINE)
-    assert "finished after 40 steps" in done.stdout
+    assert "finished after 1500 steps" in done.stdout
+    assert "modes 8/8" in done.stdout
     assert "wrote pyproject.toml: 6 lines" in done.stdout
 
 
