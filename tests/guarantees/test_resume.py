@@ -209,20 +209,23 @@ class AccelerateScript(Run):
     def run(self, turns: int) -> AccelerateScript:
         while self.turn < turns:
             epoch, read = divmod(self.turn // 2, len(self.loader))
-            self.loader.set_epoch(epoch)
-            for (real,) in self.positioned(read):
+            for (real,) in self.positioned(epoch, read):
                 self.micro_batch(real, turns)
                 if self.turn >= turns:
                     break
         return self
 
-    def positioned(self, read: int) -> Iterator[Any]:
-        """The pass from its `read`-th batch on. Beginning it draws random numbers, which a resumed run puts back."""
-        batches = iter(skip_first_batches(self.loader, read) if read else self.loader)
+    def positioned(self, epoch: int, read: int) -> Iterator[Any]:
+        """The pass from its `read`-th batch on. Beginning it draws random numbers: where it had begun already, a resumed
+        run puts them back.
+        """
+        loader = skip_first_batches(self.loader, read) if read else self.loader
+        loader.set_epoch(epoch)  # accelerate 1.10: the shortened loader begins with the first pass again
+        batches = iter(loader)
         first = next(batches)
-        if self.resumed_from is not None:
+        if self.resumed_from is not None and read:
             self.rest.load(self.resumed_from)
-            self.resumed_from = None
+        self.resumed_from = None
         yield first
         yield from batches
 
