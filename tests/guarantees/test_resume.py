@@ -223,7 +223,7 @@ class AccelerateScript(Run):
         loader.set_epoch(epoch)  # accelerate 1.10: the shortened loader begins with the first pass again
         batches = iter(loader)
         first = next(batches)
-        if self.resumed_from is not None and read:
+        if self.resumed_from is not None and self.turn % (2 * len(self.loader)):
             self.rest.load(self.resumed_from)
         self.resumed_from = None
         yield first
