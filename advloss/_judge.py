@@ -8,7 +8,7 @@ that looks at the same samples as the loss costs no second forward.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -113,10 +113,8 @@ class Judge:
 
     def _run(self, inputs: Tensor | list[Tensor], condition: Condition | None) -> Logits:
         args = (inputs,) if condition is None else (inputs, condition)
-        if not self._overrides:
-            return self.player(*args)
-        with _no_recomputation():
-            return functional_call(self.player, self._overrides, args)
+        with _no_recomputation(of_any_kind=bool(self._overrides)):
+            return functional_call(self.player, self._overrides, args) if self._overrides else self.player(*args)
 
 
 def player_of(discriminator: nn.Module) -> nn.Module:
@@ -137,15 +135,18 @@ _RECOMPUTES = (
 
 
 @contextmanager
-def _no_recomputation() -> Iterator[None]:
-    """Refuse a forward that is to be computed again, in either of checkpointing's modes."""
+def _no_recomputation(of_any_kind: bool) -> Iterator[None]:
+    """Refuse reentrant checkpointing, which leaves gradients out in silence, or both kinds."""
     apply = CheckpointFunction.apply
     CheckpointFunction.apply = _refuse
     try:
-        with disable_saved_tensors_hooks(_RECOMPUTES):
+        with ExitStack() as stack:
+            if of_any_kind:
+                with suppress(RuntimeError):  # the script's own hooks are in force around this call
+                    stack.enter_context(disable_saved_tensors_hooks(_RECOMPUTES))
             yield
     except RuntimeError as error:
-        if str(error).startswith(_RECOMPUTES[:40]) and not isinstance(error, CombinationError):
+        if _RECOMPUTES in str(error):
             raise CombinationError(_RECOMPUTES) from error
         raise
     finally:
