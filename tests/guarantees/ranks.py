@@ -11,9 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "core")]
-
 import catalogue
 import torch
 from accelerate import Accelerator

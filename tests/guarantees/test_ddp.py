@@ -42,7 +42,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     plain = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    plain["OMP_NUM_THREADS"] = "1"
+    plain.update(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
     processes = []
     for world, rank in ((2, 0), (2, 1), (1, 0)):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
