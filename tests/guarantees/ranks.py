@@ -87,7 +87,8 @@ def fault(place: str, accelerator: Any) -> dict[str, Any]:
 def main(folder: Path) -> None:
     accelerator = Accelerator(cpu=True)
     rank, world = accelerator.process_index, accelerator.num_processes
-    faults = {place: fault(place, accelerator) for place in ("real", "fake", "logits", "gradient")}
+    places = ("real", "fake", "logits", "gradient") if world > 1 else ()
+    faults = {place: fault(place, accelerator) for place in places}
     catalogue.same_draws()
     found = {str(combination): run(combination, accelerator) for combination in cases()}
     if world > 1:
