@@ -325,7 +325,8 @@ class Adversary:
             )
             self._coupled = []
         logits = (*detach(turn.real_logits), *detach(turn.fake_logits)) if self._followers else ()
-        self._update.add(turn.loss, turn.buffers, self._runtime.accumulation_steps, logits)
+        with differentiable_twice() if turn.second_order else nullcontext():  # checkpointed parts are computed again
+            self._update.add(turn.loss, turn.buffers, self._runtime.accumulation_steps, logits)
 
     def _finish(self, turn: Turn, applied: Applied) -> Report:
         """What follows an update that was made, or skipped."""

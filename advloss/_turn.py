@@ -28,6 +28,7 @@ class Turn:
         real_logits, fake_logits: half-precision ones as float32.
         terms: the regularizers' terms that were due, each times its `every`.
         buffers: scratch copies of all buffers as the turn left them, by their name in the adversary.
+        second_order: whether a term differentiates a gradient.
     """
 
     real: Tensor
@@ -37,6 +38,7 @@ class Turn:
     fake_logits: Logits
     terms: dict[str, Tensor]
     buffers: dict[str, Tensor]
+    second_order: bool
 
 
 def take_turn(
@@ -49,6 +51,7 @@ def take_turn(
     fake_condition: Condition | None,
 ) -> Turn:
     """One forward a side; the regularizers share it where they look at the same samples."""
+    second_order = any(getattr(regularizer, "second_order", None) for regularizer in regularizers.values())
     real_logits = at_least_float32(judge(real, condition))
     fake_logits = at_least_float32(judge(fake, condition if fake_condition is None else fake_condition))
     total = loss.discriminator(real_logits, fake_logits)
@@ -59,7 +62,7 @@ def take_turn(
         scratch.update({f"regularizers.{name}.{key}": buffer for key, buffer in buffers.items()})
     total = sum(terms.values(), start=total)
     scratch.update({f"discriminator.{key}": buffer for key, buffer in judge.buffers.items()})
-    return Turn(real.detach(), fake.detach(), total, real_logits, fake_logits, terms, scratch)
+    return Turn(real.detach(), fake.detach(), total, real_logits, fake_logits, terms, scratch, second_order)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ import advloss
 GLOBAL = 8
 STEPS = 3
 LONG = 50
-SGD = functools.partial(torch.optim.SGD, lr=0.01)
+SGD = functools.partial(torch.optim.SGD, lr=1e-3)
 
 
 def cases() -> list[catalogue.Combination]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import advloss
 
 LARGE = 8
-SGD = functools.partial(torch.optim.SGD, lr=0.01)  # Adam would turn rounding into steps
+SGD = functools.partial(torch.optim.SGD, lr=1e-3)  # Adam would turn rounding into steps
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from advloss._registry import find
 
 @pytest.mark.parametrize("name", built_in("discriminator"))
 def test_each_discriminator_has_a_double_backward_or_says_that_it_has_none(name: str) -> None:
-    """gradgradcheck along one random direction of the samples: the whole check of 12 000 pixels takes hours."""
+    """gradgradcheck along one random direction of the samples; a small step, as kinks of 100 000 leaky units lie dense."""
     combination = Combination(name, "hinge")
     module = combination.adversary().discriminator.eval()
     samples, condition = combination.samples(2), combination.condition(2)
@@ -32,7 +32,7 @@ def test_each_discriminator_has_a_double_backward_or_says_that_it_has_none(name:
 
     t = torch.zeros((), dtype=torch.float64, requires_grad=True)
     if find("discriminator", name).spec.double_backward:
-        assert gradgradcheck(logits, (t,), eps=1e-5, atol=1e-3, rtol=1e-2, nondet_tol=1e-12)
+        assert gradgradcheck(logits, (t,), eps=1e-7, atol=1e-3, rtol=1e-2, nondet_tol=1e-12)
     else:
         with pytest.raises(advloss.CombinationError, match="method='finite-difference'"):
             combination_with("r1", name)
@@ -57,14 +57,17 @@ class Quadratic(nn.Module):
 
 def test_finite_difference_r1_is_within_one_percent_of_the_exact_one() -> None:
     """Averaged over enough noise: E (D(x + s e) - D(x))^2 / s^2 is ||grad D||^2 up to s^2."""
-    discriminator, samples = Quadratic(), torch.randn(200_000, 4, dtype=torch.float64)
+    discriminator, samples = Quadratic(), torch.randn(1_000_000, 4, dtype=torch.float64)
     expected = 0.5 * (samples @ discriminator.matrix + discriminator.vector).square().sum(1).mean()
     exact = advloss.create_regularizer("r1", weight=1.0)(discriminator, samples, samples)
     near = advloss.create_regularizer("r1", weight=1.0, method="finite-difference")(discriminator, samples, samples)
     assert torch.allclose(exact, expected, rtol=1e-12)
     assert torch.allclose(near, exact, rtol=0.01)
-    for ours, theirs in zip(*(torch.autograd.grad(term, list(discriminator.parameters())) for term in (near, exact))):
-        assert (ours - theirs).norm() < 0.01 * theirs.norm()
+    ours, theirs = (
+        torch.cat([g.flatten() for g in torch.autograd.grad(term, list(discriminator.parameters()))])
+        for term in (near, exact)
+    )
+    assert (ours - theirs).norm() < 0.01 * theirs.norm()
 
 
 # -- preflight ----------------------------------------------------------------------------------------------------
@@ -126,8 +129,10 @@ def test_checkpointed_activations(mode: bool, spectral: bool, regularizers: Any)
         with pytest.raises(advloss.CombinationError, match=r"checkpoints activations.*finite-difference"):
             gradients(checkpointed, regularizers, real, fake)
     else:
-        pairs = zip(gradients(checkpointed, regularizers, real, fake), gradients(plain, regularizers, real, fake))
-        assert all(torch.allclose(one, other, rtol=1e-12) for one, other in pairs)
+        for module in (checkpointed, plain):
+            advloss.Adversary(module, "hinge", regularizers, seed=0).discriminator_step(real, fake)
+        pairs = zip(checkpointed.parameters(), plain.parameters())
+        assert all(torch.allclose(one, other, rtol=0, atol=1e-12) for one, other in pairs)
     buffers = [b.clone() for b in checkpointed.buffers()]
     with pytest.raises(advloss.CombinationError, match="Switch checkpointing off"):
         advloss.Adversary(checkpointed, seed=0).generator_loss(fake.requires_grad_())
@@ -158,7 +163,7 @@ def synchronized() -> nn.Module:
 @pytest.mark.parametrize("make", [lambda: compiled(True), lambda: compiled(False), synchronized])
 @pytest.mark.parametrize("name", ["r1", "r2", "gradient-penalty", "dragan"])
 def test_what_has_no_double_backward_is_refused(make: Any, name: str) -> None:
-    with pytest.raises(advloss.CombinationError, match="no double backward.*method='finite-difference'"):
+    with pytest.raises(advloss.CombinationError, match=r"no double backward.*method='finite-difference'"):
         advloss.Adversary(make(), "hinge", [name])
 
 
