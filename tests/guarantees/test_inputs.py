@@ -87,29 +87,29 @@ def check(which: int, loss: str, regularizers: list[str], real: Any, fake: Any, 
 
 
 case = given(
-    st.integers(0, len(DISCRIMINATORS) - 1),
-    st.sampled_from(LOSSES),
-    st.sampled_from(REGULARIZERS),
-    samples,
-    samples,
-    conditions,
-    st.one_of(st.none(), conditions),
+    which=st.integers(0, len(DISCRIMINATORS) - 1),
+    loss=st.sampled_from(LOSSES),
+    regularizers=st.sampled_from(REGULARIZERS),
+    real=samples,
+    fake=samples,
+    condition=conditions,
+    other=st.one_of(st.none(), conditions),
 )
 common = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 
 
 @settings(common, max_examples=150)
 @case
-def test_any_input_is_taken_or_refused_by_name(*arguments: Any) -> None:
-    check(*arguments)
+def test_any_input_is_taken_or_refused_by_name(**case: Any) -> None:
+    check(**case)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @settings(common, max_examples=10_000)
 @case
-def test_any_of_ten_thousand_inputs_is_taken_or_refused_by_name(*arguments: Any) -> None:
-    check(*arguments)
+def test_any_of_ten_thousand_inputs_is_taken_or_refused_by_name(**case: Any) -> None:
+    check(**case)
 
 
 @pytest.mark.parametrize(

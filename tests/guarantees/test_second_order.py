@@ -27,8 +27,8 @@ def test_each_discriminator_has_a_double_backward_or_says_that_it_has_none(name:
     samples, condition = combination.samples(2), combination.condition(2)
     along = torch.randn_like(samples)
 
-    def logits(t: Tensor) -> tuple[Tensor, ...]:
-        return tuple(s.tanh() for s in advloss.as_scales(module(samples + t * along, condition)))
+    def logits(t: Tensor) -> Tensor:
+        return sum(s.tanh().sum() for s in advloss.as_scales(module(samples + t * along, condition)))
 
     t = torch.zeros((), dtype=torch.float64, requires_grad=True)
     if find("discriminator", name).spec.double_backward:
