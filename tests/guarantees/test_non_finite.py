@@ -84,10 +84,8 @@ def test_a_healthy_step_reads_nothing_and_a_bad_one_changes_nothing(
 
 
 @pytest.mark.parametrize("optimizer", [*FUSED, functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True)])
-@pytest.mark.parametrize("regularizers", [["lecam"], ["weight-clipping", {}]])
-def test_the_device_decides_as_the_host_does(
-    optimizer: Any, regularizers: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("regularizer", ["lecam", "weight-clipping", "decay"])
+def test_the_device_decides_as_the_host_does(optimizer: Any, regularizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps, good and bad, the first of all bad too: bitwise the same weights, moments and schedule."""
     from advloss import _gate
 
@@ -97,7 +95,12 @@ def test_the_device_decides_as_the_host_does(
     for asynchronous in (False, True):
         torch.manual_seed(0)
         adversary = advloss.Adversary(
-            patch(norm="spectral"), "hinge", regularizers[0], optimizer=optimizer, scheduler=schedule, seed=0
+            patch(norm="spectral"),
+            "hinge",
+            [Decay() if regularizer == "decay" else regularizer],
+            optimizer=optimizer,
+            scheduler=schedule,
+            seed=0,
         )
         adversary._update.asynchronous = asynchronous
         skipped = []
@@ -107,6 +110,23 @@ def test_the_device_decides_as_the_host_does(
         assert skipped == [True, False, False, True, True, False, True, False]
         ended.append(adversary.state_dict())
     assert_same(ended[1], ended[0])
+
+
+class Decay(advloss.Regularizer):
+    """Acts after each step, on the discriminator and on a count of its own: done twice is not done once."""
+
+    def __init__(self) -> None:
+        super().__init__(weight=0.0)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, discriminator: Any, real: Tensor, fake: Tensor, *conditions: Any) -> Tensor:
+        return real.new_zeros(())
+
+    @torch.no_grad()
+    def after_step(self, discriminator: nn.Module, real_logits: Any, fake_logits: Any) -> None:
+        self.calls += real_logits[0].mean()
+        for parameter in discriminator.parameters():
+            parameter.mul_(0.9)
 
 
 class Sick(nn.Module):
