@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,24 +16,26 @@ from torch.optim import Optimizer
 from advloss import _accelerate, _state
 from advloss._condition import Condition
 from advloss._create import build, build_all, check_known, create_recipe, load_target, options_of
+from advloss._followers import Followers
 from advloss._gate import Gate
-from advloss._judge import Judge, player_of
-from advloss._logits import Logits, detach
+from advloss._guard import Guard
+from advloss._judge import Judge, differentiable_twice, player_of
+from advloss._logits import Logits, as_scales, at_least_float32, detach
 from advloss._random import random_stream
 from advloss._recipe import Component, MakeOptimizer
 from advloss._registry import find
 from advloss._regularizer import leaf
 from advloss._report import Report
-from advloss._rules import check_combination
+from advloss._rules import batch_coupled, check_combination
 from advloss._runtime import Runtime
 from advloss._seen import SeenFeatures
-from advloss._turn import Turn, not_finite, report_of, take_turn
-from advloss._update import Update, commit
-from advloss.errors import CombinationError, NonFiniteError, OptionError, StateError
+from advloss._turn import Turn, report_of, take_turn
+from advloss._update import Applied, Gathered, Update, commit
+from advloss.errors import CombinationError, OptionError, StateError
 from advloss.specs import LossSpec
 
 Components = Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
-DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99))
+DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99), fused=True)
 
 
 class Adversary:
@@ -86,16 +89,17 @@ class Adversary:
         augments = build_all("augmentation", augmentations)
         self.discriminator, _, spec = build("discriminator", discriminator)
         check_combination(self.discriminator, spec, built, augments)
+        discriminates = {type(self.discriminator).__name__: (self.discriminator, spec)}
+        self._coupled = batch_coupled({**discriminates, type(self.loss).__name__: (self.loss, loss_spec), **built})
         self.regularizers: dict[str, Any] = {name: made for name, (made, _) in built.items()}
         self.augmentations: dict[str, nn.Module] = {name: made for name, (made, _) in augments.items()}
         self.weight = weight
         self.start_step = start_step
         self.discriminator_start_step = start_step if discriminator_start_step is None else discriminator_start_step
-        self.max_skipped = max_skipped
         self.step = 0
         self._gate = Gate(self.discriminator, spec)
         self._calls = {"generator": 0, "discriminator": 0}
-        self._skipped_in_a_row = 0
+        self._guard = Guard(max_skipped)
         self._seed = int(torch.randint(2**62, ()) if seed is None else seed)
         self._runtime = Runtime()
         self._seen = SeenFeatures()
@@ -105,12 +109,13 @@ class Adversary:
                 "regularizers": nn.ModuleDict({n: r for n, r in self.regularizers.items() if isinstance(r, nn.Module)}),
             }
         )
-        parameters = [p for p in self.discriminator.parameters() if p.requires_grad]
+        parameters = {n: p for n, p in self.discriminator.named_parameters() if p.requires_grad}
         if not parameters:
             raise OptionError("no parameter of the discriminator requires gradients; there is nothing to train")
-        self.optimizer = (optimizer or DEFAULT_OPTIMIZER)(parameters)
+        self.optimizer = (optimizer or DEFAULT_OPTIMIZER)(list(parameters.values()))
         self.scheduler = scheduler(self.optimizer) if scheduler else None
-        self._update = Update(parameters, self.optimizer, max_grad_norm)
+        self._update = Update(parameters, self.optimizer, max_grad_norm, dict(self._stateful.named_buffers()))
+        self._followers = Followers((*self.regularizers.values(), *self.augmentations.values()), self.discriminator)
 
     @classmethod
     def from_recipe(cls, name: str, **changes: Any) -> Adversary:
@@ -152,11 +157,12 @@ class Adversary:
         with self._stream("generator"), self._runtime.autocast():
             judge = self._judge(frozen=True)
             fake = fake.to(self._dtype)
-            fake_logits = judge(fake, condition)
+            fake_logits = at_least_float32(judge(fake, condition))
             real_logits: Logits | None = None
             if getattr(self.loss, "paired", False) and real is not None:
                 with torch.no_grad():
                     real_logits = judge(real.to(self._dtype), condition if real_condition is None else real_condition)
+                    real_logits = at_least_float32(real_logits)
             loss = self.weight * self.loss.generator(fake_logits, real_logits)
             if judge.player is not self.discriminator and not self.augmentations:
                 self._seen.remember(fake, judge.features(fake))
@@ -189,19 +195,19 @@ class Adversary:
             report = Report(step=self.step)
             self.step += sync
             return report
-        turn = self._take_turn(real, fake, condition, fake_condition)
-        self._update.add(turn.loss, turn.buffers, self._runtime.accumulation_steps)
-        if not sync:
-            return report_of(turn, self.loss, self.step)
-        grad_norm, good = self._update.apply(self._runtime, self._stateful)
-        report = report_of(turn, self.loss, self.step, grad_norm, skipped=not good)
-        self.step += 1
-        if good:
-            self._skipped_in_a_row = 0
-            self._after_step(turn)
-        else:
-            self._count_skip(turn)
-        return report
+        before = self._update.gathered
+        try:
+            turn = self._take_turn(real, fake, condition, fake_condition)
+            self._gather(turn)
+            if sync:
+                self._settle(turn)  # the step before this one, where the device decided on it
+                applied = self._update.apply(self._runtime, self._stateful)
+        except BaseException:
+            self._update.gathered = before
+            raise
+        self._calls["discriminator"] += 1
+        self._seen.forget()
+        return self._finish(turn, applied) if sync else report_of(turn, self.loss, self.step)
 
     def discriminator_loss(
         self,
@@ -224,6 +230,7 @@ class Adversary:
             )
         turn = self._take_turn(real, fake, condition, fake_condition)
         commit(self._stateful, turn.buffers)
+        self._calls["discriminator"] += 1
         self.step += self._runtime.sync
         return turn.loss
 
@@ -246,13 +253,14 @@ class Adversary:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on: weights, buffers, optimizer, counters, unfinished accumulation."""
+        self._settle()
         return {
             "discriminator": self.discriminator.state_dict(),
             "regularizers": {n: r.state_dict() for n, r in self.regularizers.items() if isinstance(r, nn.Module)},
             "augmentations": {name: module.state_dict() for name, module in self.augmentations.items()},
             "update": self._update.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "counters": {"step": self.step, "skipped": self._skipped_in_a_row, "seed": self._seed, **self._calls},
+            "counters": {"step": self.step, "skipped": self._guard.in_a_row, "seed": self._seed, **self._calls},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -283,8 +291,9 @@ class Adversary:
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         counters = state["counters"]
-        self.step, self._skipped_in_a_row, self._seed = counters["step"], counters["skipped"], counters["seed"]
+        self.step, self._guard.in_a_row, self._seed = counters["step"], counters["skipped"], counters["seed"]
         self._calls = {player: counters[player] for player in self._calls}
+        self._guard.forget()
         self._seen.forget()
 
     def _take_turn(
@@ -299,12 +308,37 @@ class Adversary:
         real = leaf(real) if "real" in leaves else real
         fake = leaf(fake) if "fake" in leaves else fake
         # gradients of gradients underflow in half precision: those steps run in full
-        with self._stream("discriminator"), self._runtime.autocast(enabled=not second_order):
+        with (
+            self._stream("discriminator"),
+            self._runtime.autocast(enabled=not second_order),
+            differentiable_twice() if second_order else nullcontext(),
+        ):
             judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
-            turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
-        self._calls["discriminator"] += 1
-        self._seen.forget()
-        return turn
+            return take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
+
+    def _gather(self, turn: Turn) -> None:
+        if self._coupled and self._runtime.accumulation_steps > 1:
+            warnings.warn(
+                f"{', '.join(self._coupled)}: what looks at a whole batch sees one micro-batch at a time, so that "
+                f"{self._runtime.accumulation_steps} micro-batches do not equal one large batch",
+                stacklevel=3,
+            )
+            self._coupled = []
+        logits = (*detach(turn.real_logits), *detach(turn.fake_logits)) if self._followers else ()
+        with differentiable_twice() if turn.second_order else nullcontext():  # checkpointed parts are computed again
+            self._update.add(turn.loss, turn.buffers, self._runtime.accumulation_steps, logits)
+
+    def _finish(self, turn: Turn, applied: Applied) -> Report:
+        """What follows an update that was made, or skipped."""
+        good, logits, scales = applied.good, applied.gathered.logits, len(as_scales(turn.real_logits))
+        skipped = ~good if isinstance(good, Tensor) else not good
+        report = report_of(turn, self.loss, self.step, applied.norm, skipped=skipped)
+        self.step += 1
+        self._guard.watch(good)
+        self._followers.after_step(good, logits[:scales], logits[scales:])
+        if isinstance(good, bool):
+            self._settle(turn, applied.gathered)
+        return report
 
     def _judge(self, *, frozen: bool = False, feature_leaves: bool = False) -> Judge:
         return Judge(
@@ -320,21 +354,12 @@ class Adversary:
             samples = augmentation(samples)
         return samples
 
-    def _after_step(self, turn: Turn) -> None:
-        if self.scheduler is not None:
+    def _settle(self, turn: Turn | None = None, gathered: Gathered | None = None) -> None:
+        """Count the last step once it is known whether it was made; of `turn` comes the cause when it was not."""
+        if self._guard.settle() and self.scheduler is not None:
             self.scheduler.step()
-        real_logits, fake_logits = detach(turn.real_logits), detach(turn.fake_logits)
-        for component in (*self.regularizers.values(), *self.augmentations.values()):
-            if hasattr(component, "after_step"):
-                component.after_step(self.discriminator, real_logits, fake_logits)
-
-    def _count_skip(self, turn: Turn) -> None:
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row > self.max_skipped:
-            raise NonFiniteError(
-                f"{self._skipped_in_a_row} discriminator steps in a row were skipped; not finite: {not_finite(turn)}. "
-                "Weights are as before the first of them. Lower the learning rate, or resume from a checkpoint"
-            )
+        if turn is not None:
+            self._guard.check(turn, self.discriminator, self._update.results(gathered))
 
     def _check_turn(
         self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 
 from advloss._recipe import Component, Recipe
-from advloss._registry import OK, Entry, find, install_line
+from advloss._registry import OK, Entry, find, install_line, list_components
 from advloss.errors import AdvlossError, OptionError, PluginError
 from advloss.specs import Kind, Spec
 
@@ -87,7 +87,18 @@ def build(kind: Kind, component: Component) -> tuple[Any, str, Spec | None]:
     wrong = _wrong_type(kind, component)
     if wrong:
         raise OptionError(f"{kind}={component!r}: give a name, a (name, options) pair, or an object; {wrong}")
-    return component, type(component).__name__, None
+    return component, type(component).__name__, _spec_of(kind, component)
+
+
+def _spec_of(kind: Kind, made: Any) -> Spec | None:
+    """The spec whose class an object is of: what holds of a component by name holds of the object as well."""
+    target = f"{type(made).__module__}:{type(made).__qualname__}"
+    found = [
+        row.spec
+        for row in list_components(kind)
+        if row.target is type(made) or (row.spec is not None and row.spec.target == target)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def build_all(

@@ -7,17 +7,22 @@ that looks at the same samples as the loss costs no second forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import CheckpointFunction
 
 from advloss._condition import Condition
 from advloss._features import FeatureDiscriminator
 from advloss._inputs import check_logits, unchanged
 from advloss._logits import Logits
+from advloss.errors import CombinationError
 
 FeatureMemo = Callable[[Tensor], "list[Tensor] | None"]
 
@@ -108,9 +113,45 @@ class Judge:
 
     def _run(self, inputs: Tensor | list[Tensor], condition: Condition | None) -> Logits:
         args = (inputs,) if condition is None else (inputs, condition)
-        return functional_call(self.player, self._overrides, args) if self._overrides else self.player(*args)
+        with _no_recomputation(of_any_kind=bool(self._overrides)):
+            return functional_call(self.player, self._overrides, args) if self._overrides else self.player(*args)
 
 
 def player_of(discriminator: nn.Module) -> nn.Module:
     """The part of a discriminator that trains."""
     return discriminator.heads if isinstance(discriminator, FeatureDiscriminator) else discriminator
+
+
+def differentiable_twice() -> AbstractContextManager[Any]:
+    """Attention inside has a double backward: its fused kernels have none."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+_RECOMPUTES = (
+    "the discriminator checkpoints activations (torch.utils.checkpoint): in backward it would be computed again, after "
+    "this call put its parameters and buffers back. Switch checkpointing off in the discriminator, and save memory by "
+    "smaller micro-batches (gradient accumulation) or, for r1 and r2, by method='finite-difference'"
+)
+
+
+@contextmanager
+def _no_recomputation(of_any_kind: bool) -> Iterator[None]:
+    """Refuse reentrant checkpointing, which leaves gradients out in silence, or both kinds."""
+    apply = CheckpointFunction.apply
+    CheckpointFunction.apply = _refuse
+    try:
+        with ExitStack() as stack:
+            if of_any_kind:
+                with suppress(RuntimeError):  # the script's own hooks are in force around this call
+                    stack.enter_context(disable_saved_tensors_hooks(_RECOMPUTES))
+            yield
+    except RuntimeError as error:
+        if _RECOMPUTES in str(error):
+            raise CombinationError(_RECOMPUTES) from error
+        raise
+    finally:
+        CheckpointFunction.apply = apply
+
+
+def _refuse(*args: Any) -> Any:
+    raise CombinationError(_RECOMPUTES)

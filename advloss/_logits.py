@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 Logits: TypeAlias = Tensor | Sequence[Tensor]
@@ -24,6 +25,13 @@ def logit_mean(logits: Logits) -> Tensor:
     """Mean within each scale, then over scales."""
     scales = as_scales(logits)
     return sum((scale.mean() for scale in scales), start=scales[0].new_zeros(())) / len(scales)
+
+
+def at_least_float32(logits: Logits) -> Logits:
+    """Half-precision logits as float32: a loss squares and sums them, where half overflows or rounds too early."""
+    if isinstance(logits, Tensor):
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return [scale.to(torch.promote_types(scale.dtype, torch.float32)) for scale in logits]
 
 
 def detach(logits: Logits) -> tuple[Tensor, ...]:

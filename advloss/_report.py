@@ -19,7 +19,7 @@ class Report:
         real_accuracy, fake_accuracy: shares of logits on their right side, as the loss decides.
         regularizers: the weighted terms that were due, by name, each times its `every`.
         grad_norm: 2-norm of the gradient before clipping; None while gradients accumulate.
-        skipped: True when no update was made because a value was not finite.
+        skipped: True when no update was made because a value was not finite; on a GPU a tensor like the others.
     """
 
     step: int
@@ -30,7 +30,7 @@ class Report:
     fake_accuracy: Tensor | None = None
     regularizers: Mapping[str, Tensor] = field(default_factory=dict)
     grad_norm: Tensor | None = None
-    skipped: bool = False
+    skipped: bool | Tensor = False
 
     def as_dict(self) -> dict[str, float]:
         """Numbers for a tracker; what was not computed in this step is left out. Reads the tensors (synchronizes)."""

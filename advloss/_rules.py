@@ -92,14 +92,56 @@ def _first_order(players: Players, name: str, regularizer: Any) -> str:
     if forms:
         return f"build {name!r} with {' or '.join(forms)}"
     if hasattr(players.discriminator, "_orig_mod"):
-        return "pass the module before torch.compile"
+        return "pass the module before torch.compile, or use r1 or r2 with method='finite-difference'"
     spec = players.spec
-    assert isinstance(spec, DiscriminatorSpec)
+    if not isinstance(spec, DiscriminatorSpec):
+        return "drop it, or use r1 or r2 with method='finite-difference'"
     found = others(
         "discriminator",
         lambda s: s.double_backward and s.features == spec.features and set(s.dims) >= set(spec.dims),
     )
     return f"leave it out, or use the discriminator {found}" if found else "leave it out"
+
+
+def _wrappers(players: Players) -> Iterator[str]:
+    """The adversary averages gradients itself: a wrapper that does so too would wait for its own backward, in vain."""
+    names = {type(module).__name__ for module in players.discriminator.modules()}
+    found = names & {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel"}
+    if any(type(p).__name__ == "DTensor" for p in players.discriminator.parameters()):
+        found = {"FSDP2 (fully_shard)"}
+    if found:
+        yield (
+            f"the discriminator is wrapped in {found.pop()}; give it bare, as its gradients are averaged by "
+            "adversary.prepare(accelerator). Where a second-order term makes it too large for one device, "
+            "method='finite-difference' needs less memory"
+        )
+
+
+def _parts_without_double_backward(players: Players) -> Iterator[str]:
+    for name, (regularizer, _) in players.regularizers.items():
+        order, part = getattr(regularizer, "second_order", None), players.discriminator
+        if order == "features" and isinstance(part, FeatureDiscriminator):
+            part = part.heads
+        for place, module in part.named_modules() if order is not None else ():
+            compiled = hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+            synchronized = isinstance(module, nn.SyncBatchNorm)
+            if compiled or synchronized:
+                what = "is compiled (torch.compile)" if compiled else "is a SyncBatchNorm"
+                yield (
+                    f"regularizer {name!r} differentiates the discriminator twice, and {place or 'the discriminator'} "
+                    f"{what}, which has no double backward; {_first_order(players, name, regularizer)}"
+                )
+
+
+def batch_coupled(parts: Built) -> list[str]:
+    """Names of the parts in which one sample's term depends on the others of its batch, as they declare it."""
+    found = []
+    for name, (part, spec) in parts.items():
+        layers = part.modules() if isinstance(part, nn.Module) else ()
+        normalizes = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training for layer in layers)
+        if getattr(part, "batch_coupled", getattr(spec, "batch_coupled", False)) or normalizes:
+            found.append(name)
+    return found
 
 
 def _dimensions(players: Players) -> Iterator[str]:
@@ -125,6 +167,21 @@ RULES: tuple[Rule, ...] = (
         "its finite-difference form, or its form by features; where it has neither, a discriminator of the same kind "
         "that has double backward",
         _double_backward,
+    ),
+    Rule(
+        "a second-order regularizer with a discriminator of which a part is compiled or a `SyncBatchNorm`",
+        "its finite-difference form",
+        _parts_without_double_backward,
+    ),
+    Rule(
+        "a discriminator inside DistributedDataParallel, DataParallel or FSDP",
+        "the bare module: `adversary.prepare(accelerator)` averages its gradients",
+        _wrappers,
+    ),
+    Rule(
+        "activation checkpointing inside a discriminator, but for the non-reentrant kind in one without buffers, in its "
+        "own turn",
+        "smaller micro-batches, or the finite-difference form of R1 and R2, to save memory",
     ),
     Rule(
         "an augmentation with a discriminator of dimensions that it does not declare",

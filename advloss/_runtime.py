@@ -26,6 +26,10 @@ class Runtime:
         """`flat` averaged over ranks."""
         return flat
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """`rows` of all ranks, in their order."""
+        return rows
+
 
 class Accelerated(Runtime):
     """What an `accelerate.Accelerator` says. Gradients are averaged by its `reduce`, once a step, in one call.
@@ -64,3 +68,6 @@ class Accelerated(Runtime):
 
     def mean(self, flat: Tensor) -> Tensor:
         return self._accelerator.reduce(flat, reduction="mean") if self.world > 1 else flat
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return self._accelerator.gather(rows) if self.world > 1 else rows

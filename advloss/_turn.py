@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from advloss._condition import Condition
 from advloss._judge import Judge
-from advloss._logits import Logits, as_scales, detach, logit_mean
+from advloss._logits import Logits, at_least_float32, detach, logit_mean
 from advloss._loss import Loss
 from advloss._report import Report
 
@@ -23,16 +23,22 @@ class Turn:
     """What the discriminator made of one batch.
 
     Attributes:
+        real, fake: the samples, detached.
         loss: a scalar with a graph to the parameters; `terms` are in it.
+        real_logits, fake_logits: half-precision ones as float32.
         terms: the regularizers' terms that were due, each times its `every`.
         buffers: scratch copies of all buffers as the turn left them, by their name in the adversary.
+        second_order: whether a term differentiates a gradient.
     """
 
+    real: Tensor
+    fake: Tensor
     loss: Tensor
     real_logits: Logits
     fake_logits: Logits
     terms: dict[str, Tensor]
     buffers: dict[str, Tensor]
+    second_order: bool
 
 
 def take_turn(
@@ -45,8 +51,9 @@ def take_turn(
     fake_condition: Condition | None,
 ) -> Turn:
     """One forward a side; the regularizers share it where they look at the same samples."""
-    real_logits = judge(real, condition)
-    fake_logits = judge(fake, condition if fake_condition is None else fake_condition)
+    second_order = any(getattr(regularizer, "second_order", None) for regularizer in regularizers.values())
+    real_logits = at_least_float32(judge(real, condition))
+    fake_logits = at_least_float32(judge(fake, condition if fake_condition is None else fake_condition))
     total = loss.discriminator(real_logits, fake_logits)
     terms, scratch = {}, {}
     for name, regularizer in regularizers.items():
@@ -55,11 +62,13 @@ def take_turn(
         scratch.update({f"regularizers.{name}.{key}": buffer for key, buffer in buffers.items()})
     total = sum(terms.values(), start=total)
     scratch.update({f"discriminator.{key}": buffer for key, buffer in judge.buffers.items()})
-    return Turn(total, real_logits, fake_logits, terms, scratch)
+    return Turn(real.detach(), fake.detach(), total, real_logits, fake_logits, terms, scratch, second_order)
 
 
 @torch.no_grad()
-def report_of(turn: Turn, loss: Any, step: int, grad_norm: Tensor | None = None, *, skipped: bool = False) -> Report:
+def report_of(
+    turn: Turn, loss: Any, step: int, grad_norm: Tensor | None = None, *, skipped: bool | Tensor = False
+) -> Report:
     """The report of a turn."""
     accuracy = getattr(loss, "accuracy", None) or functools.partial(Loss.accuracy, loss)
     pairs = [accuracy(real, fake) for real, fake in zip(detach(turn.real_logits), detach(turn.fake_logits))]
@@ -75,15 +84,6 @@ def report_of(turn: Turn, loss: Any, step: int, grad_norm: Tensor | None = None,
         grad_norm=grad_norm,
         skipped=skipped,
     )
-
-
-def not_finite(turn: Turn) -> str:
-    """Names of the values of a turn that are not finite, for an error."""
-    values = {"real logits": as_scales(turn.real_logits), "fake logits": as_scales(turn.fake_logits)}
-    values.update({f"regularizer {name!r}": (term,) for name, term in turn.terms.items()})
-    values["loss"] = (turn.loss,)
-    bad = [name for name, tensors in values.items() if not all(bool(t.isfinite().all()) for t in tensors)]
-    return ", ".join(bad or ["gradient"])
 
 
 def _term(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,118 +16,221 @@ from advloss._runtime import Runtime
 from advloss.errors import StateError
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What the micro-batches of one step have left so far.
+
+    Attributes:
+        gradients: their sum, each micro-batch's share divided by their number already.
+        buffers: the sum of those that are floats.
+        logits: each scale's, one micro-batch after the other; empty where nobody asks for them.
+        count: of micro-batches.
+        finite: whether all losses were.
+    """
+
+    gradients: Sequence[Tensor] = ()
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    logits: Sequence[Tensor] = ()
+    count: int = 0
+    finite: Tensor | None = None
+
+    def __add__(self, other: Gathered) -> Gathered:
+        if self.count == 0:
+            return other
+        return Gathered(
+            [total + g for total, g in zip(self.gradients, other.gradients)],
+            {n: self.buffers[n] + b if b.is_floating_point() else b for n, b in other.buffers.items()},
+            [torch.cat(both) for both in zip(self.logits, other.logits)],
+            self.count + other.count,
+            other.finite if self.finite is None or other.finite is None else self.finite & other.finite,
+        )
+
+    def mean(self, runtime: Runtime) -> Gathered:
+        """Over micro-batches and ranks; logits of all of them. A value that is not finite on one rank is so on all."""
+        assert self.finite is not None
+        buffers = {n: b / self.count if b.is_floating_point() else b for n, b in self.buffers.items()}
+        if runtime.world == 1:
+            return replace(self, buffers=buffers)
+        names = [name for name, buffer in buffers.items() if buffer.is_floating_point()]
+        flag = torch.where(self.finite, 0.0, torch.nan).to(self.gradients[0].dtype)
+        means = _mean_over_ranks(runtime, [*self.gradients, *(buffers[name] for name in names), flag])
+        count = len(self.gradients)
+        return Gathered(
+            means[:count],
+            {**buffers, **dict(zip(names, means[count:-1]))},
+            [runtime.gather(scale) for scale in self.logits],
+            self.count,
+            means[-1].isfinite(),
+        )
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a step: the gradient's norm, whether the step was made, and the means it was made of."""
+
+    norm: Tensor
+    good: bool | Tensor
+    gathered: Gathered
+
+
 class Update:
     """Gathers micro-batches until the step is taken.
 
     A step's gradient is the mean over its micro-batches and ranks, and so are the buffers that its forwards left
     behind (spectral norm's vectors, batch norm's statistics, moving averages): each micro-batch starts from the same
-    buffers, so that k small batches move them as one large batch does. Nothing is committed when the loss or a
-    gradient is not finite, and since the means are the same on every rank, so is that decision.
+    buffers, so that k small batches move them as one large batch does. Nothing is committed when the loss, a
+    gradient or a buffer is not finite, and since the means are the same on every rank, so is that decision.
+
+    On the CPU the decision is read. On a GPU the host would have to wait for it; there the device decides by itself
+    where the optimizer is fused, as it does for a gradient scaler (`found_inf`).
+
+    Args:
+        parameters: what trains, by name.
+        optimizer: theirs.
+        max_grad_norm: clip to this 2-norm.
+        buffers: by the names that `add` uses; those that hold NaN or infinity from the start (masks) may go on so.
+
+    Attributes:
+        gathered: what `add` was given since the last step.
+        asynchronous: whether the device decides where it can; None for on a GPU.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], optimizer: Optimizer, max_grad_norm: float | None) -> None:
-        self.parameters = list(parameters)
+    asynchronous: bool | None = None
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        optimizer: Optimizer,
+        max_grad_norm: float | None,
+        buffers: Mapping[str, Tensor],
+    ) -> None:
+        self.names = list(parameters)
+        self.parameters = list(parameters.values())
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
-        self.gradients: list[Tensor] = []
-        self.buffers: dict[str, Tensor] = {}
-        self.count = 0
-        self.finite: Tensor | None = None
+        self.gathered = Gathered()
+        self._guarded = {n for n, b in buffers.items() if b.is_floating_point() and bool(b.isfinite().all())}
+        self._has_stepped = False
 
-    def add(self, loss: Tensor, buffers: Mapping[str, Tensor], micro_batches: int) -> None:
+    def add(
+        self, loss: Tensor, buffers: Mapping[str, Tensor], micro_batches: int, logits: Sequence[Tensor] = ()
+    ) -> None:
         """Differentiate one micro-batch's loss and gather the result; parameters' own `grad` is left alone."""
         scaled = self.scaler.scale(loss / micro_batches if micro_batches > 1 else loss)
         gradients = torch.autograd.grad(scaled, self.parameters, materialize_grads=True)
-        finite = loss.detach().isfinite()
-        if self.count == 0:
-            self.gradients, self.buffers, self.finite = list(gradients), dict(buffers), finite
-        else:
-            self.gradients = [total + g for total, g in zip(self.gradients, gradients)]
-            self.buffers = {n: self.buffers[n] + b if b.is_floating_point() else b for n, b in buffers.items()}
-            self.finite = finite if self.finite is None else self.finite & finite
-        self.count += 1
+        self.gathered += Gathered(gradients, buffers, logits, 1, loss.detach().isfinite())
+
+    def results(self, gathered: Gathered | None = None) -> dict[str, Tensor]:
+        """What was gathered (here, unless given), by a name for each tensor."""
+        gathered = gathered or self.gathered
+        named = {f"gradient of {name}": g for name, g in zip(self.names, gathered.gradients)}
+        return {**named, **{f"buffer {n}": b for n, b in gathered.buffers.items() if n in self._guarded}}
 
     @torch.no_grad()
-    def apply(self, runtime: Runtime, module: nn.Module) -> tuple[Tensor, bool]:
-        """Step the optimizer and commit `module`'s buffers. Returns the gradient's norm, and whether it was done."""
-        assert self.finite is not None
-        buffers = {
-            n: b / self.count if self.count > 1 and b.is_floating_point() else b for n, b in self.buffers.items()
-        }
-        gradients, buffers, finite = _mean_over_ranks(runtime, self.gradients, buffers, self.finite)
-        self.clear()
+    def apply(self, runtime: Runtime, module: nn.Module) -> Applied:
+        """Step the optimizer and commit `module`'s buffers, unless a value is not finite; `gathered` is used up."""
+        gathered = self.gathered.mean(runtime)
+        gradients = [_in_layout_of(p, g) for p, g in zip(self.parameters, gathered.gradients)]
         own = [parameter.grad for parameter in self.parameters]
         try:
             for parameter, gradient in zip(self.parameters, gradients):
                 parameter.grad = gradient
             self.scaler.unscale_(self.optimizer)
             norm = get_total_norm(gradients)
-            good = bool(finite & norm.isfinite())
-            if good:
+            finite = self._all_finite(gathered, norm)
+            good = finite if self._device_decides else bool(finite)
+            if good is not False:
                 if self.max_grad_norm is not None:
                     clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
-                self.scaler.step(self.optimizer)
-                commit(module, buffers)
+                self._step(good)
+                commit(module, gathered.buffers, good)
             if self.scaler.is_enabled():
                 self.scaler.update()
         finally:
             for parameter, gradient_before in zip(self.parameters, own):
                 parameter.grad = gradient_before
-        return norm, good
+        self.gathered = Gathered()
+        return Applied(norm, good, gathered)
 
-    def clear(self) -> None:
-        """Forget what was gathered."""
-        self.gradients, self.buffers, self.count, self.finite = [], {}, 0, None
+    def _all_finite(self, gathered: Gathered, norm: Tensor) -> Tensor:
+        assert gathered.finite is not None
+        guarded = [b for name, b in gathered.buffers.items() if name in self._guarded and b.numel()]
+        finite = gathered.finite & norm.isfinite()
+        return finite & get_total_norm(guarded, math.inf).isfinite() if guarded else finite
+
+    @property
+    def _device_decides(self) -> bool:
+        """Not in a first step: it makes the optimizer's state, which a skipped one must not leave behind half made."""
+        wanted = self.parameters[0].device.type == "cuda" if self.asynchronous is None else self.asynchronous
+        able = all(group.get("fused") for group in self.optimizer.param_groups)
+        return wanted and able and self._has_stepped
+
+    def _step(self, good: bool | Tensor) -> None:
+        if isinstance(good, Tensor):
+            self.optimizer.found_inf = (~good).to(torch.float32)  # type: ignore[attr-defined]
+        try:
+            self.optimizer.step()
+        finally:
+            if isinstance(good, Tensor):
+                del self.optimizer.found_inf  # type: ignore[attr-defined]
+        self._has_stepped = True
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, an unfinished accumulation included."""
+        gathered = self.gathered
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "gradients": dict(enumerate(self.gradients)),
-            "buffers": dict(self.buffers),
-            "count": self.count,
-            "finite": self.finite if self.finite is None else bool(self.finite),
+            "gradients": dict(enumerate(gathered.gradients)),
+            "buffers": dict(gathered.buffers),
+            "logits": dict(enumerate(gathered.logits)),
+            "count": gathered.count,
+            "finite": gathered.finite if gathered.finite is None else bool(gathered.finite),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            moments.update({n: _in_layout_of(parameter, m) for n, m in moments.items() if isinstance(m, Tensor)})
+        self._has_stepped = False
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         device = self.parameters[0].device
         shapes = [p.shape for p in self.parameters] if state["count"] else []
         if [g.shape for g in state["gradients"].values()] != shapes:
             raise StateError("an unfinished accumulation of other parameters; build the adversary as it was")
-        self.gradients = [g.to(device) for g in state["gradients"].values()]
-        self.buffers = {name: b.to(device) for name, b in state["buffers"].items()}
-        self.count = state["count"]
-        self.finite = None if state["finite"] is None else torch.tensor(state["finite"], device=device)
+        self.gathered = Gathered(
+            [g.to(device) for g in state["gradients"].values()],
+            {name: b.to(device) for name, b in state["buffers"].items()},
+            [scale.to(device) for scale in state["logits"].values()],
+            state["count"],
+            None if state["finite"] is None else torch.tensor(state["finite"], device=device),
+        )
 
 
 @torch.no_grad()
-def commit(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
-    """Write scratch buffers into `module`'s own."""
+def commit(module: nn.Module, buffers: Mapping[str, Tensor], good: bool | Tensor = True) -> None:
+    """Write scratch buffers into `module`'s own, where the step was `good`."""
     own = dict(module.named_buffers())
     for name, value in buffers.items():
-        own[name].copy_(value)
+        own[name].copy_(torch.where(good, value, own[name]) if isinstance(good, Tensor) else value)
 
 
-def _mean_over_ranks(
-    runtime: Runtime, gradients: list[Tensor], buffers: dict[str, Tensor], finite: Tensor
-) -> tuple[list[Tensor], dict[str, Tensor], Tensor]:
-    """One reduction a dtype. A value that is not finite on one rank is not finite on all."""
-    if runtime.world == 1:
-        return gradients, buffers, finite
-    names = [name for name, buffer in buffers.items() if buffer.is_floating_point()]
-    flag = torch.where(finite, 0.0, torch.nan).to(gradients[0].dtype)
-    tensors = [*gradients, *(buffers[name] for name in names), flag]
-    means: list[Tensor] = list(tensors)
+def _mean_over_ranks(runtime: Runtime, tensors: list[Tensor]) -> list[Tensor]:
+    """One reduction a dtype."""
+    means = list(tensors)
     for dtype in {t.dtype for t in tensors}:
         places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
         flat = runtime.mean(torch.cat([tensors[i].reshape(-1) for i in places]))
         for i, part in zip(places, flat.split([tensors[i].numel() for i in places])):
             means[i] = part.view_as(tensors[i])
-    count = len(gradients)
-    return means[:count], {**buffers, **dict(zip(names, means[count:-1]))}, means[-1].isfinite()
+    return means
+
+
+def _in_layout_of(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """`tensor` with the strides of `parameter` (where it has its shape): a fused optimizer looks at memory alone."""
+    if tensor.shape != parameter.shape or tensor.stride() == parameter.stride():
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from core_tools import SMALL, assert_same, built_in, copied, images, patch, samples, small, snapshot
+from core_tools import SMALL, assert_same, built_in, copied, images, samples, small, snapshot
 from torch import Tensor, nn
 
 import advloss
@@ -243,7 +243,8 @@ def test_images_in_range_vectors_and_own_modules_do_not_warn() -> None:
         named = advloss.Adversary(("patch", {"width": 4, "depth": 1}), seed=0)
         named.discriminator_step(images(dtype=F32), images(dtype=F32))
         advloss.Adversary("mlp").discriminator_step(torch.rand(4, 2), torch.rand(4, 2))
-        advloss.Adversary(patch(F32)).discriminator_step(torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8))
+        own = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+        advloss.Adversary(own).discriminator_step(torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8))
 
 
 def test_inputs_are_never_changed() -> None:

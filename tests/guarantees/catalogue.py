@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ from advloss._rules import check_combination
 
 WAYS: dict[str, dict[str, Any]] = {
     "": {},
-    "finite-difference": {"method": "finite-difference"},
+    "finite-difference": {"method": "finite-difference", "sigma": 0.3},  # smaller ones enlarge rounding
     "features": {"inputs": "features"},
 }
 """Options that make another term of a regularizer that takes them."""
@@ -37,6 +37,7 @@ class Combination:
     loss: str
     regularizer: str | None = None
     way: str = ""
+    norm: str = ""
 
     def __str__(self) -> str:
         term = f"{self.regularizer or 'none'}{f'({self.way})' if self.way else ''}"
@@ -50,7 +51,7 @@ class Combination:
             if "every" in options_of(load_target(find("regularizer", self.regularizer))):
                 options["every"] = every
             terms = [(self.regularizer, options)]
-        named = (self.discriminator, SMALL.get(self.discriminator, ({}, ()))[0])
+        named = (self.discriminator, _options(self.discriminator, self.norm))
         adversary = advloss.Adversary(named, self.loss, terms, **{"seed": 0, **arguments})
         for module in (adversary.discriminator, *adversary.regularizers.values()):
             module.to(dtype)
@@ -62,10 +63,16 @@ class Combination:
 
     def condition(self, count: int = 4) -> Tensor | None:
         """What the discriminator asks for, different from sample to sample."""
-        module = _discriminator(self.discriminator)
+        module = _discriminator(self.discriminator, self.norm)
         if classes := getattr(module, "num_classes", None):
             return torch.arange(count) % classes
         return None
+
+    def without_batch_norm(self) -> Combination:
+        """The same without normalization, where the discriminator has it as an option and couples its batch by it."""
+        known = options_of(load_target(find("discriminator", self.discriminator)))
+        coupled = getattr(_discriminator(self.discriminator, ""), "batch_coupled", False)
+        return replace(self, norm="none") if coupled and "norm" in known else self
 
     @property
     def batch_coupled(self) -> bool:
@@ -73,7 +80,7 @@ class Combination:
         declared = [find("loss", self.loss).spec.batch_coupled]
         if self.regularizer:
             declared.append(find("regularizer", self.regularizer).spec.batch_coupled)
-        module = _discriminator(self.discriminator)
+        module = _discriminator(self.discriminator, self.norm)
         declared.append(getattr(module, "batch_coupled", find("discriminator", self.discriminator).spec.batch_coupled))
         return any(declared)
 
@@ -141,17 +148,36 @@ def _allowed(discriminator: str, loss: str, regularizer: str | None, way: str) -
 
 
 @functools.cache
-def _discriminator(name: str) -> nn.Module:
+def _discriminator(name: str, norm: str) -> nn.Module:
     with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        return advloss.create_discriminator(name, **(SMALL[name][0] if name in SMALL else {}))
+        return advloss.create_discriminator(name, **_options(name, norm))
+
+
+def _options(name: str, norm: str) -> dict[str, Any]:
+    return {**(SMALL[name][0] if name in SMALL else {}), **({"norm": norm} if norm else {})}
 
 
 def _shape(name: str) -> tuple[int, ...]:
     if name in SMALL:
         return SMALL[name][1]
-    module, spec = _discriminator(name), find("discriminator", name).spec
+    module, spec = _discriminator(name, ""), find("discriminator", name).spec
     dims = getattr(module, "dims", spec.dims[0])
     channels = getattr(module, "in_channels" if dims else "in_features", 3)
     side = getattr(module, "resolution", None) or getattr(module, "smallest", spec.smallest)
     return (channels, *[side] * dims)
+
+
+def same_draws() -> None:
+    """Make random points of regularizers the same for each sample, however a batch is split: torch's draws are constant."""
+    torch.rand = lambda *shape, **options: torch.full(_flat(shape), 0.3, **_kept(options))
+    torch.rand_like = lambda like, **options: torch.full_like(like, 0.3)
+    torch.randn = lambda *shape, **options: torch.full(_flat(shape), 0.7, **_kept(options))
+    torch.randn_like = lambda like, **options: torch.full_like(like, 0.7)
+
+
+def _flat(shape: Any) -> tuple[int, ...]:
+    return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+
+
+def _kept(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in ("dtype", "device")}

@@ -1,0 +1,90 @@
+"""The watch over steps that were skipped because a value was not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from advloss._logits import as_scales
+from advloss._turn import Turn
+from advloss.errors import NonFiniteError
+
+
+class Flag:
+    """Whether a step was good. On a GPU it travels to the host behind the step, and nobody waits for it there."""
+
+    def __init__(self, good: bool | Tensor) -> None:
+        self._good, self._arrived = good, None
+        if isinstance(good, Tensor) and good.device.type == "cuda":
+            self._good = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(good, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def read(self) -> bool:
+        """The flag. One step later the GPU still has that step's work before it: reading then holds nothing up."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._good)
+
+
+class Guard:
+    """Counts skipped steps in a row.
+
+    Args:
+        most: so many may be skipped in a row.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.in_a_row = 0
+        self._last: Flag | None = None
+
+    def watch(self, good: bool | Tensor) -> None:
+        """Take the flag of the step that was just made, for `settle`."""
+        self._last = Flag(good)
+
+    def settle(self) -> bool | None:
+        """Read and count the flag of the last step, once. None when there is none to read."""
+        if self._last is None:
+            return None
+        good, self._last = self._last.read(), None
+        self.in_a_row = 0 if good else self.in_a_row + 1
+        return good
+
+    def check(self, turn: Turn, module: nn.Module, results: Mapping[str, Tensor]) -> None:
+        """Raise NonFiniteError when too many were skipped; the cause is looked for in all that is given.
+
+        Args:
+            turn: the last one.
+            module: whose parameters it used.
+            results: gradients and buffers that came of it, by a name for each.
+        """
+        if self.in_a_row > self.most:
+            raise NonFiniteError(
+                f"{self.in_a_row} discriminator steps in a row were skipped; not finite: "
+                f"{_not_finite(turn, module, results)}. "
+                "Weights are as before the first of them. Lower the learning rate, or resume from a checkpoint"
+            )
+
+    def forget(self) -> None:
+        """Drop a flag that was not read."""
+        self._last = None
+
+
+def _not_finite(turn: Turn, module: nn.Module, results: Mapping[str, Tensor]) -> str:
+    """Names of what is not finite; `results` only where nothing before them explains it."""
+    values: dict[str, Sequence[Tensor]] = {f"parameter {n}": (p,) for n, p in module.named_parameters()}
+    values.update({"real samples": (turn.real,), "fake samples": (turn.fake,)})
+    values.update({"real logits": as_scales(turn.real_logits), "fake logits": as_scales(turn.fake_logits)})
+    values.update({f"regularizer {name!r}": (term,) for name, term in turn.terms.items()})
+    values["loss"] = (turn.loss,)
+    bad = _bad(values) or _bad({name: (tensor,) for name, tensor in results.items()})
+    if not bad:
+        return "a value of an earlier micro-batch"
+    return ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+
+
+def _bad(values: Mapping[str, Sequence[Tensor]]) -> list[str]:
+    return [name for name, tensors in values.items() if not all(bool(tensor.isfinite().all()) for tensor in tensors)]
