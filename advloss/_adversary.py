@@ -29,7 +29,7 @@ from advloss._report import Report
 from advloss._rules import batch_coupled, check_combination
 from advloss._runtime import Runtime
 from advloss._seen import SeenFeatures
-from advloss._turn import Turn, report_of, take_turn
+from advloss._turn import Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
 from advloss.errors import CombinationError, OptionError, StateError
 from advloss.specs import LossSpec
@@ -102,6 +102,7 @@ class Adversary:
         self._guard = Guard(max_skipped)
         self._seed = int(torch.randint(2**62, ()) if seed is None else seed)
         self._runtime = Runtime()
+        self._whole = set[str]()  # second-order terms that were found to have a whole graph
         self._seen = SeenFeatures()
         self._stateful = nn.ModuleDict(
             {
@@ -314,7 +315,20 @@ class Adversary:
             differentiable_twice() if second_order else nullcontext(),
         ):
             judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
-            return take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
+            turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
+        self._check_double_backward(due, turn)
+        return turn
+
+    def _check_double_backward(self, due: Mapping[str, Any], turn: Turn) -> None:
+        """At each second-order term's first time: its graph has to reach all that it came from."""
+        for name in [n for n, r in due.items() if getattr(r, "second_order", None) and n not in self._whole]:
+            if cut(turn.terms[name]):
+                raise CombinationError(
+                    f"regularizer {name!r} differentiates the discriminator twice, and a part of the discriminator has "
+                    "a backward that is once_differentiable: its gradient would be wrong. Write that backward in "
+                    "differentiable operations, or use r1 or r2 with method='finite-difference'"
+                )
+            self._whole.add(name)
 
     def _gather(self, turn: Turn) -> None:
         if self._coupled and self._runtime.accumulation_steps > 1:

@@ -65,6 +65,23 @@ def take_turn(
     return Turn(real.detach(), fake.detach(), total, real_logits, fake_logits, terms, scratch, second_order)
 
 
+def cut(term: Tensor) -> bool:
+    """Whether a gradient inside `term` was made by a backward that cannot be differentiated (`once_differentiable`).
+
+    `torch.autograd.grad` by parameters leaves out what lies behind such a node, in silence.
+    """
+    found, left = set(), [term.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in found:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return True
+        found.add(node)
+        left.extend(following for following, _ in node.next_functions)
+    return False
+
+
 @torch.no_grad()
 def report_of(
     turn: Turn, loss: Any, step: int, grad_norm: Tensor | None = None, *, skipped: bool | Tensor = False

@@ -184,6 +184,44 @@ def one_process_group(tmp_path: Any) -> Any:
     torch.distributed.destroy_process_group()
 
 
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, samples: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(samples, weight)
+        return (samples * weight).tanh()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
+        samples, weight = ctx.saved_tensors
+        inner = slope * (1 - (samples * weight).tanh() ** 2)
+        return inner * weight, (inner * samples).sum(0)
+
+
+class OnceDifferentiable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.randn(4)), nn.Linear(4, 1)
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        return self.head(_Once.apply(samples, self.weight)).squeeze(1)
+
+
+def test_a_backward_that_is_once_differentiable_is_refused_and_nothing_changes() -> None:
+    """torch.autograd.grad by parameters would leave out what lies behind it, in silence."""
+    adversary = advloss.Adversary(OnceDifferentiable(), regularizers={"r1": {"weight": 10.0, "every": 2}})
+    before = copy.deepcopy(adversary.state_dict())
+    with pytest.raises(advloss.CombinationError, match=r"'r1'.*once_differentiable.*method='finite-difference'"):
+        adversary.discriminator_step(torch.randn(8, 4), torch.randn(8, 4))
+    after = adversary.state_dict()
+    assert after["counters"] == before["counters"]
+    assert all(torch.equal(value, before["discriminator"][name]) for name, value in after["discriminator"].items())
+    finite = {"r1": {"weight": 10.0, "method": "finite-difference"}}
+    advloss.Adversary(OnceDifferentiable(), regularizers=finite).discriminator_step(
+        torch.randn(8, 4), torch.randn(8, 4)
+    )
+
+
 @pytest.mark.parametrize("wrapper", ["DistributedDataParallel", "FSDP2"])
 def test_wrapped_discriminators_are_refused(wrapper: str, one_process_group: Any) -> None:
     if wrapper == "FSDP2":
