@@ -50,14 +50,15 @@ class Autoencoder(nn.Module):
             InputError: other channels than the model was built for.
         """
         self._check(images)
-        if not (hasattr(self.model, "encode") and hasattr(self.model, "decode")):
-            return _read(self.model(images))
-        code = self.model.encode(images)
+        model: Any = self.model
+        if not (hasattr(model, "encode") and hasattr(model, "decode")):
+            return _read(model(images))
+        code = model.encode(images)
         posterior = getattr(code, "latent_dist", None)
         if posterior is None:
-            return _read(self.model.decode(_latents(code)))
+            return _read(model.decode(_latents(code)))
         latents = posterior.sample() if self.sample_posterior else posterior.mode()
-        return Reconstruction(_read(self.model.decode(latents)).samples, _kl(posterior) / len(images))
+        return Reconstruction(_read(model.decode(latents)).samples, _kl(posterior) / len(images))
 
     def _check(self, images: Tensor) -> None:
         channels = getattr(getattr(self.model, "config", None), "in_channels", None)

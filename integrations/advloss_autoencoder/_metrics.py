@@ -65,7 +65,7 @@ def evaluate(
 
     inner = autoencoder.model if isinstance(autoencoder, Autoencoder) else autoencoder
     training = inner.training
-    call = Autoencoder(inner.eval(), sample_posterior=False)  # type: ignore[operator]
+    call = Autoencoder(inner.eval(), sample_posterior=False)
     features = features or PatchFeatures().to(device)
     rows: list[tuple[float, ...]] = []
     energies, real, fake, distances = [], [], [], []
@@ -74,9 +74,10 @@ def evaluate(
         made = call(batch).samples.float().clamp(-1, 1)
         error = (made - batch).square().mean().double()
         ssim = structural_similarity_index_measure(made, batch, data_range=2.0)
-        rows.append((10 * math.log10(4 / max(float(error), 1e-12)), float(ssim)))  # type: ignore[arg-type]
+        rows.append((10 * math.log10(4 / max(float(error), 1e-12)), float(ssim)))
         energies.append((float(high_frequency_energy(made)), float(high_frequency_energy(batch))))
-        fake.append(features(made)), real.append(features(batch))
+        fake.append(features(made))
+        real.append(features(batch))
         if lpips is not None:
             distances.append(float(perceptual_distance(lpips, made, batch)))
     inner.train(training)
@@ -117,7 +118,9 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
         InputError: fewer than two features in a set, or features of different lengths.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
-        raise InputError(f"features have shapes {tuple(first.shape)} and {tuple(second.shape)}; give (N, features), N > 1")
+        raise InputError(
+            f"features have shapes {tuple(first.shape)} and {tuple(second.shape)}; give (N, features), N > 1"
+        )
     first, second = first.double(), second.double()
     covariances = [torch.atleast_2d(x.T.cov()) for x in (first, second)]
     roots = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp_min(0).sqrt()

@@ -94,10 +94,8 @@ class Objective:
         self.pixel = _PIXEL[pixel] if isinstance(pixel, str) else pixel
         self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
         self.regularization_weight = regularization_weight
-        self.matching, self.matching_weight = (
-            FeatureMatching(adversary) if feature_matching else None,
-            feature_matching,
-        )
+        self.matching = FeatureMatching(adversary) if feature_matching else None
+        self.matching_weight = feature_matching
         self.ramp_steps, self.crop = ramp_steps, crop
 
     def __call__(self, reconstruction: Reconstruction, images: Tensor) -> Losses:

@@ -34,7 +34,7 @@ def load_lpips(net: str = "vgg") -> nn.Module:
     weights = Path(torch.hub.get_dir()) / "checkpoints" / _WEIGHTS[net]
     if not weights.exists():
         raise OptionError(
-            f"the weights of LPIPS are not on this machine ({weights}): run `python -c \"import lpips; "
+            f'the weights of LPIPS are not on this machine ({weights}): run `python -c "import lpips; '
             f"lpips.LPIPS(net='{net}')\"` once with a network, or pass a perceptual module of your own"
         )
     import lpips
