@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,19 +16,15 @@ from diffusers import (
     AutoencoderTiny,
     VQModel,
 )
-from torch import nn
+from torch import Tensor, nn
+
+from advloss import Adversary
+from advloss_autoencoder import AutoencoderTraining, Objective, last_layer
 
 
 def reset_accelerate() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-
-
-def fresh_accelerator(**options: Any) -> Iterator[Accelerator]:
-    """One on the CPU; Accelerate's process-wide state is reset around it."""
-    reset_accelerate()
-    yield Accelerator(cpu=True, **options)
-    reset_accelerate()
 
 
 def kl_model() -> AutoencoderKL:
@@ -114,3 +110,43 @@ def images_for(name: str, count: int = 2) -> torch.Tensor:
     """Images, or videos of nine frames, in [-1, 1]."""
     shape = (9, 16, 16) if name in ("AutoencoderKLWan", "AutoencoderKLCogVideoX") else (32, 32)
     return torch.rand(count, 3, *shape) * 2 - 1
+
+
+PATCH = ("patch", {"width": 4, "depth": 1, "norm": "none"})
+
+
+def tiny_training(accelerator: Accelerator, model: nn.Module | None = None, **options: Any) -> AutoencoderTraining:
+    """A training in miniature, with everything on that has a state."""
+    torch.manual_seed(0)
+    model = model or kl_model()
+    adversary = Adversary(
+        PATCH,
+        "hinge",
+        {"lecam": {"weight": 0.1}, "r1": {"weight": 0.1, "every": 2}},
+        weight=0.5,
+        start_step=options.pop("start_step", 1),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9),
+        seed=0,
+    )
+    objective = Objective(adversary, last_layer(model), ramp_steps=3, feature_matching=1.0, crop=24)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    loader = torch.utils.data.DataLoader(images, batch_size=options.pop("batch", 2), shuffle=True)
+    return AutoencoderTraining(model, objective, loader, optimizer, scheduler, accelerator=accelerator, **options)
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two states are equal bit by bit."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other)

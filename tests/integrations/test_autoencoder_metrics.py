@@ -46,7 +46,9 @@ def test_a_blur_lowers_it() -> None:
 def test_frechet_distance_of_independent_features() -> None:
     """Of normal distributions with diagonal covariances: (m1 - m2)^2 + (s1 - s2)^2, summed."""
     torch.manual_seed(0)
-    first = torch.randn(100_000, 3, dtype=torch.float64) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([0.0, 1.0, -1.0])
+    first = torch.randn(100_000, 3, dtype=torch.float64) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor(
+        [0.0, 1.0, -1.0]
+    )
     second = torch.randn(100_000, 3, dtype=torch.float64) * torch.tensor([1.0, 1.0, 1.5])
     assert frechet_distance(first, second) == pytest.approx(0 + 1 + 1 + 0 + 1 + 1, rel=0.02)
     assert frechet_distance(first, first) == pytest.approx(0, abs=1e-6)

@@ -75,8 +75,8 @@ def test_the_adversary_rises_within_its_ramp() -> None:
     for step in range(8):
         adversary.step = step
         losses = objective(reconstruction, images)
-        adversarial = 0.0 if losses.adversarial is None else float(losses.adversarial)
-        shares.append(float(losses.total - losses.pixel) / adversarial if adversarial else 0.0)
+        adversarial = 0.0 if losses.adversarial is None else float(losses.adversarial.detach())
+        shares.append(float((losses.total - losses.pixel).detach()) / adversarial if adversarial else 0.0)
     assert shares == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1, 1, 1], abs=1e-4)
 
 
