@@ -270,6 +270,8 @@ def parse() -> argparse.Namespace:
     for name in ("steps", "side", "batch", "held_out", "shown", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if not 0 <= options.start_step < options.steps:
+        parser.error(f"--start-step {options.start_step} is not within --steps {options.steps}: give one that is")
     return options
 
 
