@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: turbo gan test lint clean
+.PHONY: turbo autoencoder gan test lint clean
 
 turbo: $(READY)  ## distil a diffusion teacher on digits into a student of 1 to 4 steps
 	$(BIN)/python examples/distill_turbo.py
+
+autoencoder: $(READY)  ## what an adversarial loss does to an autoencoder's reconstructions of photographs
+	$(BIN)/python examples/train_autoencoder.py
 
 gan: $(READY)  ## the base case: a GAN on a ring of Gaussians
 	$(BIN)/python examples/train_gan.py

@@ -1,3 +1,4 @@
+from ._adaptive import AdaptiveWeight as AdaptiveWeight
 from ._adversary import Adversary as Adversary
 from ._augmentation import Augmentation as Augmentation
 from ._batches import EndlessBatches as EndlessBatches

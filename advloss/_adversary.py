@@ -56,8 +56,8 @@ class Adversary:
         start_step: `generator_loss` is 0 until so many discriminator steps were counted.
         discriminator_start_step: the discriminator trains from this step on; default `start_step`.
         max_skipped: steps in a row that may be skipped because a value is not finite, before NonFiniteError.
-        seed: of the adversary's own random numbers (augmentations, penalties, dropout); default: one draw from
-            torch's global generator. With a seed and a discriminator of your own that generator is never touched.
+        seed: of the adversary's own random numbers (first weights of a discriminator by name, augmentations, penalties,
+            dropout); torch's global generator is then never touched. Default: weights and one draw from that generator.
 
     Raises:
         UnknownComponentError, OptionError, PluginError: a component cannot be built.
@@ -87,7 +87,8 @@ class Adversary:
             brought = build_all("regularizer", loss_spec.regularizers)
             built.update({name: made for name, made in brought.items() if type(made[0]) not in given})
         augments = build_all("augmentation", augmentations)
-        self.discriminator, _, spec = build("discriminator", discriminator)
+        with random_stream(torch.device("cpu"), seed, "weights") if seed is not None else nullcontext():
+            self.discriminator, _, spec = build("discriminator", discriminator)
         check_combination(self.discriminator, spec, built, augments)
         discriminates = {type(self.discriminator).__name__: (self.discriminator, spec)}
         self._coupled = batch_coupled({**discriminates, type(self.loss).__name__: (self.loss, loss_spec), **built})

@@ -22,6 +22,10 @@ class Runtime:
         """The precision of a forward."""
         return nullcontext()
 
+    def scale(self, loss: Tensor) -> Tensor:
+        """`loss` times the factor that keeps half-precision gradients from underflow."""
+        return loss
+
     def mean(self, flat: Tensor) -> Tensor:
         """`flat` averaged over ranks."""
         return flat
@@ -65,6 +69,10 @@ class Accelerated(Runtime):
         if enabled:
             return self._accelerator.autocast()
         return torch.autocast(self._accelerator.device.type, enabled=False)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        scaler = self._accelerator.scaler
+        return loss if scaler is None else scaler.scale(loss)
 
     def mean(self, flat: Tensor) -> Tensor:
         return self._accelerator.reduce(flat, reduction="mean") if self.world > 1 else flat

@@ -121,3 +121,13 @@ def test_stream_ends_where_an_error_leaves_it() -> None:
     with pytest.raises(RuntimeError), random_stream(torch.device("cpu"), 1):
         torch.rand(3) @ torch.rand(4)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_seed_also_decides_first_weights_and_leaves_the_script_alone() -> None:
+    states = []
+    for script_seed in (1, 2):
+        torch.manual_seed(script_seed)
+        before = torch.get_rng_state()
+        states.append(advloss.Adversary(("patch", {"width": 4}), seed=5).discriminator.state_dict())
+        assert torch.equal(torch.get_rng_state(), before)
+    assert_same(*states)

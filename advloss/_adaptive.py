@@ -1,0 +1,162 @@
+"""VQGAN's adaptive weight, with one backward through every network."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from advloss._adversary import Adversary
+from advloss.errors import CombinationError, InputError, OptionError
+
+
+@final
+class AdaptiveWeight:
+    """``L_rec + lambda L_G``, where lambda makes both pull the decoder's last layer W equally (arXiv:2012.09841, eq. 7).
+
+    ``lambda = clamp(||grad_W L_rec|| / (||grad_W L_G|| + 1e-4), 0, maximum)``, with L_G before the adversary's `weight`,
+    which multiplies it.
+
+    The textbook sends each loss back to W on its own, and then their sum through everything once more. Here the graph
+    is cut at the reconstruction: each loss is differentiated by it once, both norms are vector-Jacobian products of what
+    lies between W and the reconstruction, and the backward that follows begins with the sum. Under several processes the
+    norms are those of the whole batch, so that lambda is the same everywhere.
+
+        adaptive = advloss.AdaptiveWeight(adversary, vae.decoder.conv_out.weight)
+        loss = adaptive(fake, F.l1_loss(fake, real), adversary.generator_loss(fake, real)) + 1e-6 * kl
+
+    Args:
+        adversary: whose `weight` and processes count. Prepare it first, where it is prepared.
+        last_layer: W, a parameter that the reconstruction is computed with.
+        maximum: of lambda.
+
+    Attributes:
+        value: lambda of the last call, a scalar on the device; None before the start step. Where one of the gradients
+            is not finite it is 0: the step trains on the reconstruction alone.
+
+    Raises:
+        OptionError: `last_layer` is no parameter that trains.
+    """
+
+    def __init__(self, adversary: Adversary, last_layer: Tensor, *, maximum: float = 1e4) -> None:
+        if not isinstance(last_layer, Tensor) or not last_layer.requires_grad:
+            given = "a frozen tensor" if isinstance(last_layer, Tensor) else f"a {type(last_layer).__name__}"
+            raise OptionError(
+                f"last_layer is {given}; give a weight that trains, such as vae.decoder.conv_out.weight, or use a "
+                "fixed weight: reconstruction_loss + adversary.generator_loss(...)"
+            )
+        self.last_layer = last_layer
+        self.maximum = maximum
+        self.value: Tensor | None = None
+        self._adversary = adversary
+
+    def __call__(
+        self, fake: Tensor, reconstruction_loss: Tensor, adversarial_loss: Tensor, *, weight: float | None = None
+    ) -> Tensor:
+        """A scalar with the value and the gradient of ``reconstruction_loss + lambda adversarial_loss``.
+
+        Args:
+            fake: the reconstruction `(N, C, ...)` that both losses were computed from.
+            reconstruction_loss: a scalar that reaches parameters through `fake` only.
+            adversarial_loss: of `Adversary.generator_loss`, or with further terms in it. Before the start step there
+                is nothing to weigh, and `reconstruction_loss` itself is returned.
+            weight: the factor that `adversarial_loss` was multiplied with; default the adversary's.
+
+        Raises:
+            InputError: a loss that is no scalar, or that depends on more than `fake`; a `fake` without W.
+            CombinationError: the model's backward cannot be asked for W alone.
+        """
+        weight = self._adversary.weight if weight is None else weight
+        self.value = None
+        if not adversarial_loss.requires_grad or weight == 0:
+            return reconstruction_loss
+        _check(fake, reconstruction_loss)
+        rec, adv = self._gradient(reconstruction_loss, fake), self._gradient(adversarial_loss, fake)
+        rec_norm, adv_norm = self._norms(fake, rec, adv)
+        usable = rec_norm.isfinite() & adv_norm.isfinite()
+        ratio = (rec_norm / (adv_norm / weight + 1e-4)).clamp(0, self.maximum)
+        self.value = ratio.where(usable, 0.0)
+        value = reconstruction_loss.detach() + (ratio * adversarial_loss.detach()).where(usable, 0.0)
+        gradient = rec + (ratio * adv).where(usable, 0.0)
+        return _WithGradient.apply(fake, value, gradient)
+
+    def _gradient(self, loss: Tensor, fake: Tensor) -> Tensor:
+        """``dloss/dfake``, under a gradient scaler through half precision as the loss's own backward would go."""
+        scale = self._adversary._runtime.scale
+        (gradient,) = torch.autograd.grad(scale(loss), [fake])
+        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        return gradient / scale(gradient.new_ones(()))
+
+    def _norms(self, fake: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
+        """Norms of the gradients by W that gradients by `fake` bring about."""
+        products = []
+        for gradient in gradients:
+            size = _norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+            unit = (gradient / size).to(fake.dtype)  # neither too small nor too large for half precision
+            products.append(self._pull_back(fake, unit).to(gradient.dtype) * size)
+        return tuple(_norm(product) for product in self._adversary._runtime.mean(torch.stack(products)))
+
+    def _pull_back(self, fake: Tensor, gradient: Tensor) -> Tensor:
+        try:
+            (product,) = torch.autograd.grad(fake, [self.last_layer], gradient, retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            raise CombinationError(
+                f"this model's backward cannot be asked for its last layer alone ({str(error).splitlines()[0]}): use "
+                "non-reentrant checkpointing (use_reentrant=False), leave the decoder uncompiled, or use a fixed weight"
+            ) from error
+        if product is None:
+            raise InputError(
+                f"the reconstruction was not computed with the last layer given, {tuple(self.last_layer.shape)}: give "
+                "a weight of the decoder that made it"
+            )
+        return product
+
+
+class _WithGradient(torch.autograd.Function):
+    """`value`, a scalar whose gradient by `samples` is `gradient`."""
+
+    @staticmethod
+    def forward(ctx: Any, samples: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = samples.dtype
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (grad * gradient).to(ctx.dtype), None, None
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """The 2-norm, without overflow of the squares."""
+    largest = tensor.abs().amax().clamp_min(torch.finfo(tensor.dtype).tiny)
+    return largest * torch.linalg.vector_norm(tensor / largest)
+
+
+def _check(fake: Tensor, loss: Tensor) -> None:
+    """Raise InputError unless `loss` is a scalar that reaches parameters through `fake` and nothing else."""
+    if fake.grad_fn is None:
+        raise InputError("the reconstruction has no graph: its decoder is frozen, or it was made without gradients")
+    if loss.ndim:
+        raise InputError(f"the reconstruction loss has shape {tuple(loss.shape)}; give a scalar, its mean")
+    reached, seen, waiting = False, set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            raise InputError(
+                f"the reconstruction loss depends on a parameter {tuple(node.variable.shape)} other than through the "
+                "reconstruction: add such terms (KL, codebook) to the result, and freeze a perceptual network by "
+                "requires_grad_(False)"
+            )
+        for child, number in node.next_functions:
+            if child is fake.grad_fn and number == fake.output_nr:
+                reached = True
+            else:
+                waiting.append(child)
+    if not reached:
+        raise InputError("the reconstruction loss was not computed from this reconstruction; give both the same tensor")

@@ -1,0 +1,1 @@
+"""What is claimed about speed, memory and quality, re-runnable: ``python -m benchmarks.NAME``."""

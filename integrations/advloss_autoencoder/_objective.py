@@ -1,0 +1,170 @@
+"""The whole objective of an autoencoder with an adversary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from advloss import AdaptiveWeight, Adversary, InputError, OptionError, Report
+from advloss_autoencoder._autoencoder import Reconstruction
+from advloss_autoencoder._feature_matching import FeatureMatching
+from advloss_autoencoder._perceptual import Perceptual, perceptual_distance
+
+Pixel = Literal["l1", "l2", "huber"]
+_PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": functional.l1_loss,
+    "l2": functional.mse_loss,
+    "huber": functional.smooth_l1_loss,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """The autoencoder's losses of one batch, scalars on the device.
+
+    Attributes:
+        total: what to differentiate.
+        pixel: mean over all values.
+        perceptual: mean over samples, before its weight.
+        regularization: the KL divergence in nats a sample, or the codebook's loss, before its weight.
+        adversarial: the adversary's generator loss with its weight, before the adaptive one; None before the start step.
+        feature_matching: before its weight.
+        adaptive_weight: lambda; None with a fixed weight, and before the start step.
+    """
+
+    total: Tensor
+    pixel: Tensor
+    perceptual: Tensor | None = None
+    regularization: Tensor | None = None
+    adversarial: Tensor | None = None
+    feature_matching: Tensor | None = None
+    adaptive_weight: Tensor | None = None
+
+    def as_dict(self) -> dict[str, float]:
+        """Numbers for a log line or a tracker; reads the tensors (synchronizes)."""
+        return {name: float(value.detach()) for name, value in vars(self).items() if value is not None}
+
+
+@final
+class Objective:
+    """``pixel + perceptual + regularization + lambda adversarial``: VQGAN's and latent diffusion's objective.
+
+    Args:
+        adversary: judges images; its `weight`, `start_step` and `discriminator_start_step` count here.
+        last_layer: of the decoder, for the adaptive weight (`last_layer(model)` finds it); None: lambda is 1.
+        pixel: the distance of pixels, by name or as a function of reconstructions and images to a scalar.
+        perceptual: a module or function of reconstructions and images, such as `load_lpips()`; a module is frozen.
+        perceptual_weight: of that term.
+        regularization_weight: of the KL divergence (1e-6 in latent diffusion) or the codebook term (1 in VQGAN).
+        feature_matching: weight of that term; it counts with the adversarial loss, before lambda.
+        ramp_steps: the adversarial loss rises to its whole weight within so many steps.
+        crop: side of the window that the adversary sees of large images, at a place of its own in every step.
+
+    Raises:
+        OptionError: an option outside these.
+        CombinationError: feature matching with an adversary that augments.
+    """
+
+    def __init__(
+        self,
+        adversary: Adversary,
+        last_layer: Tensor | None = None,
+        *,
+        pixel: Pixel | Callable[[Tensor, Tensor], Tensor] = "l1",
+        perceptual: Perceptual | None = None,
+        perceptual_weight: float = 1.0,
+        regularization_weight: float = 1e-6,
+        feature_matching: float = 0.0,
+        ramp_steps: int = 0,
+        crop: int | None = None,
+    ) -> None:
+        if isinstance(pixel, str) and pixel not in _PIXEL:
+            raise OptionError(f"pixel={pixel!r}: there are {', '.join(_PIXEL)}, or give a function")
+        if ramp_steps < 0 or (crop is not None and crop < 1):
+            raise OptionError(f"ramp_steps={ramp_steps!r}, crop={crop!r}: give steps from 0 on, and a side from 1 on")
+        if isinstance(perceptual, nn.Module):
+            perceptual.requires_grad_(False).eval()
+        self.adversary = adversary
+        self.adaptive = None if last_layer is None else AdaptiveWeight(adversary, last_layer)
+        self.pixel = _PIXEL[pixel] if isinstance(pixel, str) else pixel
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
+        self.regularization_weight = regularization_weight
+        self.matching = FeatureMatching(adversary) if feature_matching else None
+        self.matching_weight = feature_matching
+        self.ramp_steps, self.crop = ramp_steps, crop
+
+    def __call__(self, reconstruction: Reconstruction, images: Tensor) -> Losses:
+        """The autoencoder's losses.
+
+        Raises:
+            InputError: the reconstruction has another shape than `images`, or a loss is no scalar.
+        """
+        samples, regularization = reconstruction
+        _check(samples, images)
+        pixel = reconstruction_loss = self.pixel(samples, images)
+        perceptual = None
+        if self.perceptual is not None:
+            perceptual = perceptual_distance(self.perceptual, samples, images)
+            reconstruction_loss = pixel + self.perceptual_weight * perceptual
+        adversarial, matching, pulled = self._adversarial(samples, images)
+        total = reconstruction_loss
+        if pulled is not None and self.adaptive is not None:
+            total = self.adaptive(samples, total, pulled, weight=self.adversary.weight * self._ramp())
+        elif pulled is not None:
+            total = total + pulled
+        if regularization is not None and self.regularization_weight:
+            total = total + self.regularization_weight * regularization
+        return Losses(
+            total=total,
+            pixel=pixel,
+            perceptual=perceptual,
+            regularization=regularization,
+            adversarial=adversarial,
+            feature_matching=matching,
+            adaptive_weight=None if self.adaptive is None or pulled is None else self.adaptive.value,
+        )
+
+    def discriminator_step(self, reconstruction: Reconstruction, images: Tensor) -> Report:
+        """The discriminator's turn on the same batch. Call it in every step, also before the start steps."""
+        images, samples = self._window("discriminator", images, reconstruction.samples)
+        return self.adversary.discriminator_step(images, samples)
+
+    def _adversarial(self, samples: Tensor, images: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The adversary's loss, the matching term, and what both pull with; None before the start step."""
+        if self.adversary.step < self.adversary.start_step:
+            return None, None, None
+        images, samples = self._window("generator", images, samples)
+        if self.matching is None:
+            adversarial, matching = self.adversary.generator_loss(samples, images), None
+            return adversarial, matching, self._ramp() * adversarial
+        adversarial, matching = self.matching(samples, images)
+        return adversarial, matching, self._ramp() * (adversarial + self.matching_weight * matching)
+
+    def _ramp(self) -> float:
+        """The share of the adversary's weight that counts in this step."""
+        done = self.adversary.step - self.adversary.start_step + 1
+        return min(1.0, done / self.ramp_steps) if self.ramp_steps else 1.0
+
+    def _window(self, player: str, *batches: Tensor) -> tuple[Tensor, ...]:
+        """The same window of all batches, a function of the step and the player: nothing is drawn from the script's
+        random numbers, and nothing needs to be saved."""
+        if self.crop is None:
+            return batches
+        height, width = batches[0].shape[-2:]
+        draws = torch.Generator().manual_seed(2 * self.adversary.step + (player == "generator"))
+        top = int(torch.randint(max(height - self.crop, 0) + 1, (), generator=draws))
+        left = int(torch.randint(max(width - self.crop, 0) + 1, (), generator=draws))
+        return tuple(b[..., top : top + self.crop, left : left + self.crop] for b in batches)
+
+
+def _check(samples: Tensor, images: Tensor) -> None:
+    if samples.shape != images.shape:
+        raise InputError(
+            f"the reconstruction has shape {tuple(samples.shape)}, the images {tuple(images.shape)}: crop images to "
+            "sides that the autoencoder's downsampling divides (videos: also to frames that it takes)"
+        )

@@ -1,0 +1,96 @@
+"""Figures against definitions and independent implementations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from autoencoder_tools import kl_model
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from advloss import InputError
+from advloss_autoencoder import evaluate, frechet_distance, high_frequency_energy
+
+
+def wave(cycles: float, amplitude: float = 1.0, side: int = 256) -> Tensor:
+    """A grating of so many cycles a pixel."""
+    row = amplitude * torch.cos(2 * math.pi * cycles * torch.arange(side, dtype=torch.float64))
+    return row.expand(1, 1, side, side)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_energy_of_a_grating(transposed: bool) -> None:
+    """A cosine of amplitude a has power a^2 / 2; it counts above a quarter of the sampling rate."""
+    for cycles, expected in ((0.1, 0.0), (0.24, 0.0), (0.27, 2.0), (0.4, 2.0)):
+        image = wave(cycles, amplitude=2.0)
+        image = image.mT if transposed else image
+        assert float(high_frequency_energy(image)) == pytest.approx(expected, abs=2e-2)
+
+
+def test_energy_is_power_by_parseval() -> None:
+    """With no cutoff, of white noise, all its power but the mean's."""
+    noise = torch.randn(8, 3, 60, 45, dtype=torch.float64)
+    assert float(high_frequency_energy(noise, cutoff=0.0)) == pytest.approx(1.0, rel=0.05)
+    share = 1 - math.pi * 0.25**2  # of the frequency plane's unit square, outside the circle
+    assert float(high_frequency_energy(noise)) == pytest.approx(share, rel=0.05)
+
+
+def test_a_blur_lowers_it() -> None:
+    image = torch.rand(1, 3, 64, 64)
+    blurred = interpolate(avg_pool2d(image, 2), scale_factor=2, mode="bilinear")
+    assert float(high_frequency_energy(blurred)) < 0.1 * float(high_frequency_energy(image))
+
+
+def test_frechet_distance_of_independent_features() -> None:
+    """Of normal distributions with diagonal covariances: (m1 - m2)^2 + (s1 - s2)^2, summed."""
+    torch.manual_seed(0)
+    first = torch.randn(100_000, 3, dtype=torch.float64) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor(
+        [0.0, 1.0, -1.0]
+    )
+    second = torch.randn(100_000, 3, dtype=torch.float64) * torch.tensor([1.0, 1.0, 1.5])
+    assert frechet_distance(first, second) == pytest.approx(0 + 1 + 1 + 0 + 1 + 1, rel=0.02)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-6)
+
+
+class Halves(nn.Module):
+    """Returns half of each value."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * 0.5
+
+
+def test_figures_of_a_known_error() -> None:
+    """Errors of half the values: mean square m / 4, of a peak-to-peak range of 2."""
+    images = [torch.rand(3, 32, 48) * 2 - 1 for _ in range(2)]
+    figures = evaluate(Halves(), images, lpips=lambda made, given: (made - given).abs().mean())
+    psnr = sum(10 * math.log10(4 / float(image.square().mean() / 4)) for image in images) / 2
+    assert figures.psnr == pytest.approx(psnr, rel=1e-5)
+    assert figures.sharpness == pytest.approx(0.25, rel=1e-5)
+    assert figures.lpips == pytest.approx(float(torch.stack([i.abs().mean() / 2 for i in images]).mean()), rel=1e-5)
+    assert 0 < figures.ssim < 1
+    assert figures.frechet > 0
+    assert set(figures.as_dict()) == {"psnr", "ssim", "sharpness", "frechet", "lpips"}
+
+
+def test_a_perfect_autoencoder() -> None:
+    figures = evaluate(nn.Identity(), [torch.rand(3, 32, 32) * 2 - 1])
+    assert figures.ssim == pytest.approx(1)
+    assert figures.sharpness == pytest.approx(1)
+    assert figures.frechet == pytest.approx(0, abs=1e-6)
+    assert figures.psnr > 100
+    assert figures.lpips is None
+
+
+def test_the_model_is_left_in_its_mode_and_measured_without_chance() -> None:
+    model, images = kl_model().train(), [torch.rand(3, 32, 32) * 2 - 1]
+    assert evaluate(model, images) == evaluate(model, images)
+    assert model.training
+
+
+def test_nothing_to_measure() -> None:
+    with pytest.raises(InputError, match="no images"):
+        evaluate(nn.Identity(), [])
+    with pytest.raises(InputError, match=r"\(N, features\)"):
+        frechet_distance(torch.rand(1, 3), torch.rand(5, 3))
