@@ -59,7 +59,7 @@ def _writes(accelerator: Any) -> bool:
 
 def _gathered(update: dict[str, Any]) -> dict[str, Any]:
     """What an unfinished accumulation holds; it differs between processes until their mean is taken."""
-    return {name: update[name] for name in ("gradients", "buffers", "finite")}
+    return {name: update[name] for name in ("gradients", "buffers", "logits", "finite")}
 
 
 def _with_own(state: dict[str, Any], path: Path) -> dict[str, Any]:
