@@ -1,6 +1,7 @@
 """The three lines, with nothing installed but the wheel and what it requires."""
 
 import importlib.util
+from pathlib import Path
 
 import torch
 
@@ -23,3 +24,5 @@ for _ in range(3):
 print(report.as_dict())
 assert report.step == 2
 assert not report.skipped
+advloss.save_state(adversary.state_dict(), Path("adversary.safetensors"))
+adversary.load_state_dict(advloss.load_state(Path("adversary.safetensors")))

@@ -21,6 +21,7 @@ from advloss._gate import Gate
 from advloss._guard import Guard
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
+from advloss._numbers import check_numbers
 from advloss._random import random_stream
 from advloss._recipe import Component, MakeOptimizer
 from advloss._registry import find
@@ -80,6 +81,18 @@ class Adversary:
         max_skipped: int = 10,
         seed: int | None = None,
     ) -> None:
+        check_numbers(
+            weight=weight,
+            max_grad_norm=max_grad_norm,
+            start_step=start_step,
+            discriminator_start_step=discriminator_start_step,
+            max_skipped=max_skipped,
+        )
+        for name, made in (("optimizer", optimizer), ("scheduler", scheduler)):
+            if made is not None and not callable(made):
+                raise OptionError(
+                    f"{name}={made!r}; give a callable, such as functools.partial(torch.optim.Adam, lr=1e-4)"
+                )
         self.loss, _, loss_spec = build("loss", loss)
         built = build_all("regularizer", regularizers)
         if isinstance(loss_spec, LossSpec):
@@ -189,7 +202,8 @@ class Adversary:
 
         Raises:
             InputError: samples, conditions or logits that cannot be right. Nothing has changed.
-            NonFiniteError: samples hold NaN or infinity, or more than `max_skipped` steps in a row had to be skipped.
+            NonFiniteError: more than `max_skipped` steps in a row had to be skipped. In one process on the CPU, where
+                looking is free, also at once: samples hold NaN or infinity, and nothing has changed.
         """
         sync = self._runtime.sync
         if self.step < self.discriminator_start_step:
@@ -224,11 +238,17 @@ class Adversary:
         Counts a step, for lazy regularizers; buffers are updated as by any forward.
 
         Raises:
-            CombinationError: under several processes, where nobody would average the gradients.
+            CombinationError: under several processes, where nobody would average the gradients; with components that
+                act after a step (weight clipping, an augmentation that adapts).
         """
         if self._runtime.world > 1:
             raise CombinationError(
                 "discriminator_loss does not average gradients over processes; use discriminator_step"
+            )
+        if self._followers:
+            raise CombinationError(
+                f"{self._followers} would never act: they follow a step of the optimizer, which discriminator_loss does not "
+                "take; use discriminator_step"
             )
         turn = self._take_turn(real, fake, condition, fake_condition)
         commit(self._stateful, turn.buffers)

@@ -29,6 +29,9 @@ class Followers:
     def __bool__(self) -> bool:
         return bool(self._members)
 
+    def __str__(self) -> str:
+        return ", ".join(type(member).__name__ for member in self._members)
+
     def after_step(self, good: bool | Tensor, real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> None:
         """Call them with the logits of all micro-batches and ranks, where the step was `good`."""
         for member in self._members if good is not False else ():

@@ -98,7 +98,9 @@ def check_condition(
         raise InputError(f"the {name} condition is one tensor; give a mapping with {', '.join(takes)}")
     for key, part in parts.items():
         kind = key or next(iter(takes), "")
-        _check_part(f"{name} condition" + (f"[{key!r}]" if key else ""), part, count, kind, takes.get(kind))
+        _check_part(
+            f"{name} condition" + (f"[{key!r}]" if key else ""), part, count, kind, takes.get(kind), discriminator
+        )
 
 
 def check_logits(logits: Any, count: int, discriminator: nn.Module) -> None:
@@ -161,24 +163,37 @@ def _check_size(name: str, shape: tuple[int, ...], discriminator: nn.Module) -> 
         )
 
 
-def _check_part(name: str, part: Any, count: int, kind: str, size: int | None) -> None:
+def _check_part(name: str, part: Any, count: int, kind: str, size: int | None, discriminator: nn.Module) -> None:
     if not isinstance(part, Tensor):
         raise InputError(f"the {name} is a {type(part).__name__}; give a torch.Tensor")
     if part.ndim == 0 or len(part) != count:
         raise InputError(f"the {name} has shape {tuple(part.shape)} for {count} samples; give one entry a sample")
     if size is None:
         return
+    if part.device != _device(discriminator):
+        raise InputError(
+            f"the {name} is on {part.device}, the discriminator on {_device(discriminator)}; move it there"
+        )
     if kind in ("class", "time"):
-        if part.is_floating_point() or part.dtype == torch.bool or part.ndim != 1:
+        if part.dtype not in (torch.int64, torch.int32) or part.ndim != 1:
             raise InputError(f"the {name} is {part.dtype} of shape {tuple(part.shape)}; give class indices (N,), int64")
         if part.device.type == "cpu" and (part.min() < 0 or part.max() >= size):
             raise InputError(
                 f"the {name} has labels {int(part.min())} to {int(part.max())}; there are classes 0 to {size - 1}"
             )
-    elif part.ndim < 2 or part.shape[1] != size:
+        return
+    if (part.ndim != 2 if kind == "vector" else part.ndim < 3) or part.shape[1] != size:
         raise InputError(
             f"the {name} has shape {tuple(part.shape)}; this discriminator was built for {size} {kind} channels"
         )
+    if not part.is_floating_point():
+        raise InputError(f"the {name} is {part.dtype}; give floats like the samples, images scaled to [-1, 1]")
+    if part.device.type == "cpu" and not math.isfinite(part.detach().sum()) and not bool(part.isfinite().all()):
+        raise NonFiniteError(f"the {name} holds NaN or infinity; look at its maker")
+
+
+def _device(discriminator: nn.Module) -> torch.device:
+    return next(discriminator.parameters()).device
 
 
 def _declared(discriminator: nn.Module, name: str) -> int | None:

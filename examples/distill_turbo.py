@@ -5,6 +5,7 @@ loads the one that it trained before), distils it, and compares both with the da
 
     python examples/distill_turbo.py
     python examples/distill_turbo.py --resume              # go on after Ctrl-C
+    python examples/distill_turbo.py --seed 1 --out runs/turbo-1
     python examples/distill_turbo.py --method add          # the ADD paper's own combination
     accelerate launch --multi_gpu --num_processes 2 examples/distill_turbo.py --cpu
 
@@ -50,7 +51,7 @@ from advloss_distill import (
 
 # Samples of a batch at each step of the sampling paths of 1, 2 and 4 steps.
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
-COUNTS = {(999,): 64, (999, 749): 17, (999, 499): 17, (999, 749, 499): 17, (999, 749, 499, 249): 17}
+COUNTS = {(999,): 72, (999, 749): 15, (999, 499): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
 SOLVER_STEPS = 40  # of the teacher on a trajectory; it has to come by the timesteps of the paths
 TEACHER_SHARE = 0.3  # of its samples among the real ones
 
@@ -81,6 +82,7 @@ def main() -> int:
         torch.set_flush_denormal(True)  # small GANs are several times slower with denormal numbers
     set_seed(options.seed, device_specific=True)
     began = time.perf_counter()
+    check_settings(options, accelerator)
     data = digits.Digits(accelerator.device)
     teacher = load_or_train_teacher(data, options, accelerator)
     distillation = (distil_add if options.method == "add" else distil)(teacher, data, options, accelerator)
@@ -181,6 +183,21 @@ def cosine(optimizer: torch.optim.Optimizer, iterations: int) -> torch.optim.lr_
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def check_settings(options: argparse.Namespace, accelerator: Accelerator) -> None:
+    """A folder is for one teacher: refuse to go on with another one's under a new seed."""
+    path = options.out / "settings.json"
+    settings = {
+        name: getattr(options, name) for name in ("seed", "teacher_iterations", "trajectories", "start_iterations")
+    }
+    if path.exists() and (earlier := json.loads(path.read_text(encoding="utf-8"))) != settings:
+        differ = ", ".join(f"--{k.replace('_', '-')} {v}" for k, v in earlier.items() if settings.get(k) != v)
+        raise advloss.OptionError(f"{options.out} was begun with {differ}; give the same, or another folder as --out")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        options.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+
+
 def made_once(path: Path, accelerator: Accelerator, make: Callable[[Path], object]) -> Path:
     """What an earlier run in this folder made, or what the main process makes now, whole or not at all."""
     if accelerator.is_main_process and not path.exists():
@@ -276,7 +293,7 @@ def finish(distillation: Distillation, data: digits.Digits, options: argparse.Na
     panels = {row: (found.samples[row], found.labels) for row in rows}
     digits.picture(panels, options.out / "samples.png", "the same noise and classes in every panel")
     metrics: dict[str, Any] = {name: figures.as_dict() for name, figures in found.figures.items()}
-    metrics["run"] = {"seconds": seconds, "seed": options.seed, "method": options.method}
+    metrics["run"] = {"seconds": seconds, **{name: str(value) for name, value in vars(options).items()}}
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(digits.table(found.figures))
     print(f"everything is in {options.out}; training took {seconds:.0f} s")
@@ -292,7 +309,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--method", choices=("default", "add"), default="default", help="which combination to distil with"
     )
-    parser.add_argument("--iterations", type=int, default=2800, help="of distillation (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=3200, help="of distillation (default: %(default)s)")
     parser.add_argument("--teacher-iterations", type=int, default=1200, help="of the teacher (default: %(default)s)")
     parser.add_argument("--trajectories", type=int, default=4000, help="that the teacher makes (default: %(default)s)")
     parser.add_argument(
@@ -313,6 +330,9 @@ def parse() -> argparse.Namespace:
     for name in ("iterations", "teacher_iterations", "trajectories", "start_iterations", "samples", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    for name in ("samples", "trajectories"):
+        if getattr(options, name) % 10:
+            parser.error(f"--{name} must be a multiple of 10, as many of each digit")
     return options
 
 
