@@ -243,6 +243,33 @@ def test_recipe_with_changes() -> None:
         advloss.Adversary.from_recipe("vqgann")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("weight", value) for value in (float("nan"), float("inf"), -1, "1")),
+        *(("max_grad_norm", value) for value in (0, -1.0, float("nan"), "1")),
+        *(("start_step", value) for value in ("a", -1, 1.5)),
+        *(("discriminator_start_step", value) for value in (-1, 0.5)),
+        *(("max_skipped", value) for value in (-1, None)),
+        ("optimizer", "adam"),
+        ("scheduler", 5),
+    ],
+)
+def test_options_that_cannot_be(option: str, value: Any) -> None:
+    if value is None:
+        value = "none"
+    with pytest.raises(advloss.OptionError, match=f"^{option}={value!r}; give a"):
+        advloss.Adversary(patch(), **{option: value})
+
+
+def test_discriminator_loss_refuses_what_follows_a_step() -> None:
+    adversary = advloss.Adversary(patch(), regularizers={"weight-clipping": {}})
+    with pytest.raises(advloss.CombinationError, match=r"WeightClipping would never act.*discriminator_step"):
+        adversary.discriminator_loss(images(), images())
+    assert adversary.step == 0
+    adversary.discriminator_step(images(), images())
+
+
 @pytest.mark.parametrize("change", [{"presett": "ffhq64"}, {"wieght": 2.0}])
 def test_change_that_nothing_takes_is_an_option_error(change: dict[str, Any]) -> None:
     with pytest.raises(advloss.OptionError, match=next(iter(change))):

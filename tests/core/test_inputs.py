@@ -65,6 +65,15 @@ BAD_CONDITIONS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "list of labels": (classes, [0, 1, 2, 0], "is a list; give a torch.Tensor"),
     "vector length": (vectors, torch.zeros(4, 6), "5 vector channels"),
     "image channels": (pairs, image(4, 3, 8, 8), "2 image channels"),
+    "short labels": (classes, torch.zeros(4, dtype=torch.int16), "torch.int16.*class indices"),
+    "labels elsewhere": (
+        classes,
+        torch.zeros(4, dtype=torch.int64, device="meta"),
+        "is on meta, the discriminator on cpu",
+    ),
+    "whole vectors": (vectors, torch.zeros(4, 5, dtype=torch.int64), "torch.int64; give floats"),
+    "vectors in a row": (vectors, torch.zeros(4, 5, 1), r"\(4, 5, 1\).*5 vector channels"),
+    "uint8 image": (pairs, torch.zeros(4, 2, 8, 8, dtype=torch.uint8), "torch.uint8; give floats"),
     "a part missing": (both, {"class": torch.zeros(4, dtype=torch.int64)}, "lacks vector"),
     "one of two": (both, torch.zeros(4, dtype=torch.int64), "give a mapping with class, vector"),
 }
@@ -116,6 +125,15 @@ def test_bad_conditions(case: str) -> None:
         step = adversary.discriminator_step
         refused(adversary, lambda: step(good, good, condition, fake_condition=bad), f"fake condition.*{message}")
     adversary.discriminator_step(good, good, condition)
+
+
+@pytest.mark.parametrize(("make", "shape"), [(vectors, (4, 5)), (pairs, (4, 2, 8, 8))])
+def test_conditions_that_are_not_finite(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+    adversary = advloss.Adversary(make(), seed=0)
+    good, bad = suited(adversary.discriminator), torch.full(shape, torch.nan)
+    refused(adversary, lambda: adversary.generator_loss(good, None, bad), "NaN or infinity", advloss.NonFiniteError)
+    step = adversary.discriminator_step
+    refused(adversary, lambda: step(good, good, bad), "NaN or infinity", advloss.NonFiniteError)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,8 @@ def test_an_interrupted_run_goes_on(finished: Path, teacher_only: Path) -> None:
         (["--iterations", "0"], "error: --iterations must be at least 1"),
         (["--teacher-iterations", "-3"], "error: --teacher-iterations must be at least 1"),
         (["--samples", "0"], "error: --samples must be at least 1"),
+        (["--samples", "25"], "error: --samples must be a multiple of 10"),
+        (["--trajectories", "5"], "error: --trajectories must be a multiple of 10"),
         (["--save-every", "0"], "error: --save-every must be at least 1"),
         (["--method", "magic"], "invalid choice: 'magic'"),
         (["--lr", "fast"], "invalid float value: 'fast'"),
@@ -214,6 +216,11 @@ def test_wrong_options_are_told_in_a_line(
         run_here(*options)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_folder_is_for_one_seed(run_here: Callable[..., Any], finished: Path) -> None:
+    with pytest.raises(SystemExit, match=r"was begun with --seed 0; give the same, or another folder as --out"):
+        run_here("--out", str(finished), *TINY, "--seed", "1")
 
 
 def test_going_on_without_a_checkpoint_is_told_in_a_line(run_here: Callable[..., Any], teacher_only: Path) -> None:
