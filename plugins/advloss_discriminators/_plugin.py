@@ -7,7 +7,7 @@ from advloss import DiscriminatorSpec, Paper, hookimpl
 _PIX2PIX = Paper(
     "Image-to-Image Translation with Conditional Adversarial Networks",
     "Isola, Phillip and Zhu, Jun-Yan and Zhou, Tinghui and Efros, Alexei A.",
-    2017,
+    2016,
     arxiv="1611.07004",
 )
 _SN_GAN = Paper(
@@ -35,7 +35,7 @@ _GAN = Paper("Generative Adversarial Networks", "Goodfellow, Ian J. and others",
 _DCGAN = Paper(
     "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks",
     "Radford, Alec and Metz, Luke and Chintala, Soumith",
-    2016,
+    2015,
     arxiv="1511.06434",
 )
 _ESRGAN = Paper(
@@ -48,7 +48,7 @@ _ESRGAN = Paper(
 _R3GAN = Paper(
     "The GAN is dead; long live the GAN! A Modern GAN Baseline",
     "Huang, Yiwen and Gokaslan, Aaron and Kuleshov, Volodymyr and Tompkin, James",
-    2024,
+    2025,
     arxiv="2501.05441",
 )
 _STYLEGAN2 = Paper(

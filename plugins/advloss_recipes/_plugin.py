@@ -30,9 +30,7 @@ def advloss_recipes() -> list[RecipeSpec]:
             "wgan",
             "_gan:wgan",
             "Wasserstein GAN with weight clipping, RMSprop, 5 critic steps.",
-            Paper(
-                "Wasserstein GAN", "Arjovsky, Martin and Chintala, Soumith and Bottou, L{\\'e}on", 2017, "1701.07875"
-            ),
+            Paper("Wasserstein GAN", "Arjovsky, Martin and Chintala, Soumith and Bottou, Léon", 2017, "1701.07875"),
         ),
         _recipe(
             "wgan-gp",
@@ -84,7 +82,8 @@ def advloss_recipes() -> list[RecipeSpec]:
             "ESRGAN: VGG-style discriminator, relativistic average loss, weight 0.005.",
             Paper(
                 "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks",
-                "Wang, Xintao and others",
+                "Wang, Xintao and Yu, Ke and Wu, Shixiang and Gu, Jinjin and Liu, Yihao and Dong, Chao and "
+                "Loy, Chen Change and Qiao, Yu and Tang, Xiaoou",
                 2018,
                 arxiv="1809.00219",
             ),

@@ -109,3 +109,12 @@ def test_changes_go_to_the_recipe_or_to_the_adversary():
     assert adversary.discriminator.in_channels == 1
     assert adversary.weight == 0.5
     assert type(adversary.loss).__name__ == "Hinge"
+
+
+def test_a_paper_is_cited_alike_everywhere() -> None:
+    papers: dict[str, advloss.Paper] = {}
+    for row in advloss.list_components():
+        paper = row.spec.paper if row.spec else None
+        if paper is not None and paper.arxiv is not None:
+            assert papers.setdefault(paper.arxiv, paper) == paper, row.name
+    assert len(papers) > 20
