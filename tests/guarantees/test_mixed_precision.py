@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import advloss
 
-SEQUENCES, STEPS = 1000, 6
+SEQUENCES, STEPS = 1000, 4
 
 
 class Overflows(nn.Module):
