@@ -1,7 +1,7 @@
 """Train an autoencoder with an adversarial loss, and see what the loss is for.
 
 Without arguments it runs on photographs that scikit-image and scikit-learn bring along, with no download: a small
-AutoencoderKL learns random crops until the adversary begins. From there on one copy goes on without it and one with it,
+AutoencoderDC learns random crops until the adversary begins. From there on one copy goes on without it and one with it,
 for as many steps, and both are measured on photographs that neither was trained on.
 
     pip install 'advloss[autoencoder]'
@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderDC, AutoModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -52,7 +52,7 @@ from advloss_autoencoder import (
     split,
 )
 
-MULTIPLE = 16  # sides of whole images, for the downsampling of any usual autoencoder
+MULTIPLE = 32  # sides of whole images, for the downsampling of any usual autoencoder
 
 
 def main() -> int:
@@ -128,15 +128,20 @@ def make_adversary(options: argparse.Namespace, start_step: int) -> advloss.Adve
 def make_model(options: argparse.Namespace) -> nn.Module:
     """A pretrained autoencoder of diffusers, or a small new one."""
     if options.model:
-        model: nn.Module = AutoencoderKL.from_pretrained(options.model, subfolder=options.subfolder)
+        model: nn.Module = AutoModel.from_pretrained(options.model, subfolder=options.subfolder)
     else:
-        widths = (32, 64, 64)
-        model = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * len(widths),
-            up_block_types=("UpDecoderBlock2D",) * len(widths),
-            block_out_channels=widths,
-            norm_num_groups=8,
-            mid_block_add_attention=False,
+        widths, blocks = (16, 32, 64), (0, 1, 1)  # 4 x 4 pixels to 4 numbers; nothing is computed at full resolution
+        model = AutoencoderDC(
+            latent_channels=4,
+            attention_head_dim=8,
+            encoder_block_types="ResBlock",
+            decoder_block_types="ResBlock",
+            encoder_block_out_channels=widths,
+            decoder_block_out_channels=widths,
+            encoder_layers_per_block=blocks,
+            decoder_layers_per_block=blocks,
+            encoder_qkv_multiscales=((),) * 3,
+            decoder_qkv_multiscales=((),) * 3,
         )
     return freeze_encoder(model) if options.decoder_only else model
 
@@ -247,7 +252,10 @@ def parse() -> argparse.Namespace:
     add("--dataset", help="name of a Hugging Face data set")
     add("--column", default="image", help="of the data set that holds the images (default: %(default)s)")
     add("--held-out", type=int, default=8, help="images held out of a folder or data set (default: %(default)s)")
-    add("--model", help="name or folder of a pretrained AutoencoderKL to go on from (default: a small new one)")
+    add(
+        "--model",
+        help="name or folder of a pretrained autoencoder of diffusers to go on from (default: a small new one)",
+    )
     add("--subfolder", help="of --model, such as vae")
     add("--decoder-only", action="store_true", help="keep the encoder, and with it the latents, as they are")
     add("--lpips", action="store_true", help="add LPIPS to the objective and to the metrics (needs its weights)")

@@ -20,9 +20,9 @@ FILES = {"checkpoints", "comparison.png", "log.jsonl", "metrics.json", "model"}
 PLAIN = """
 import sys
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoModel
 
-model = AutoencoderKL.from_pretrained(sys.argv[1])
+model = AutoModel.from_pretrained(sys.argv[1])
 images = torch.rand(1, 3, 32, 32) * 2 - 1
 assert model(images).sample.shape == images.shape
 assert not any(name.startswith("advloss") for name in sys.modules)
