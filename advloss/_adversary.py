@@ -238,20 +238,22 @@ class Adversary:
         Counts a step, for lazy regularizers; buffers are updated as by any forward.
 
         Raises:
-            CombinationError: under several processes, where nobody would average the gradients; with components that
-                act after a step (weight clipping, an augmentation that adapts).
+            CombinationError: under several processes, where nobody would average the gradients; with a regularizer that
+                acts after a step (weight clipping).
         """
         if self._runtime.world > 1:
             raise CombinationError(
                 "discriminator_loss does not average gradients over processes; use discriminator_step"
             )
-        if self._followers:
+        if following := Followers(self.regularizers.values(), self.discriminator):
             raise CombinationError(
-                f"{self._followers} would never act: they follow a step of the optimizer, which discriminator_loss does not "
+                f"{following} would never act: it follows a step of the optimizer, which discriminator_loss does not "
                 "take; use discriminator_step"
             )
         turn = self._take_turn(real, fake, condition, fake_condition)
         commit(self._stateful, turn.buffers)
+        augmentations = Followers(self.augmentations.values(), self.discriminator)
+        augmentations.after_step(True, detach(turn.real_logits), detach(turn.fake_logits))
         self._calls["discriminator"] += 1
         self.step += self._runtime.sync
         return turn.loss

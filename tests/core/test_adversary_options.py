@@ -270,6 +270,12 @@ def test_discriminator_loss_refuses_what_follows_a_step() -> None:
     adversary.discriminator_step(images(), images())
 
 
+def test_augmentations_follow_discriminator_loss() -> None:
+    adversary = advloss.Adversary(patch(), augmentations={"instance-noise": {"decay_steps": 5}})
+    adversary.discriminator_loss(images(), images())
+    assert adversary.state_dict()["augmentations"]["instance-noise"]["step"] == 1
+
+
 @pytest.mark.parametrize("change", [{"presett": "ffhq64"}, {"wieght": 2.0}])
 def test_change_that_nothing_takes_is_an_option_error(change: dict[str, Any]) -> None:
     with pytest.raises(advloss.OptionError, match=next(iter(change))):
