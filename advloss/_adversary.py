@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -32,6 +31,7 @@ from advloss._runtime import Runtime
 from advloss._seen import SeenFeatures
 from advloss._turn import Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
+from advloss._warn import warn_user
 from advloss.errors import CombinationError, OptionError, StateError
 from advloss.specs import LossSpec
 
@@ -355,10 +355,9 @@ class Adversary:
 
     def _gather(self, turn: Turn) -> None:
         if self._coupled and self._runtime.accumulation_steps > 1:
-            warnings.warn(
+            warn_user(
                 f"{', '.join(self._coupled)}: what looks at a whole batch sees one micro-batch at a time, so that "
-                f"{self._runtime.accumulation_steps} micro-batches do not equal one large batch",
-                stacklevel=3,
+                f"{self._runtime.accumulation_steps} micro-batches do not equal one large batch"
             )
             self._coupled = []
         logits = (*detach(turn.real_logits), *detach(turn.fake_logits)) if self._followers else ()

@@ -8,7 +8,6 @@ say is not checked.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from advloss._condition import Condition
 from advloss._rules import others
+from advloss._warn import warn_user
 from advloss.errors import InputError, NonFiniteError
 
 CONDITION_OPTIONS = {
@@ -149,7 +149,7 @@ def warn_about_range(real: Tensor) -> None:
     low, high = real.detach().aminmax()
     if low >= 0 and high > 0.05:
         seen = "[0, 1]" if high <= 1 else "[0, 255]" if high > 2 else f"[0, {float(high):.2g}]"
-        warnings.warn(f"real images look like {seen}, where [-1, 1] is expected: scale them (x * 2 - 1)", stacklevel=4)
+        warn_user(f"real images look like {seen}, where [-1, 1] is expected: scale them (x * 2 - 1)")
 
 
 def _check_size(name: str, shape: tuple[int, ...], discriminator: nn.Module) -> None:
@@ -159,7 +159,8 @@ def _check_size(name: str, shape: tuple[int, ...], discriminator: nn.Module) -> 
         raise InputError(f"{name} samples have sides {sides}; this discriminator was built for resolution={resolution}")
     if smallest is not None and any(side < smallest for side in sides):
         raise InputError(
-            f"{name} samples have sides {sides}; this discriminator needs at least {smallest}: lower its depth"
+            f"{name} samples have sides {sides}; this discriminator needs at least {smallest}: give larger "
+            "samples, or build it shallower"
         )
 
 

@@ -86,7 +86,7 @@ class TrainingState:
         except Exception as error:
             for name in begun:
                 parts[name].load_state_dict(before[name])
-            raise StateError(f"{folder}: {begun[-1]} does not fit this run ({error}); build it as it was") from error
+            raise StateError(f"{folder}: {begun[-1]} does not fit this run: {error}") from error
         return dict(own["counters"])
 
 

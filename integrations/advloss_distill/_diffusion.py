@@ -44,15 +44,15 @@ class Diffusion:
         Raises:
             OptionError: the scheduler has neither `alphas_cumprod` nor flow-matching `sigmas`.
         """
-        levels = scheduler.config.num_train_timesteps
-        if hasattr(scheduler, "alphas_cumprod"):
-            signal = scheduler.alphas_cumprod.double()
-            alpha, sigma = signal.sqrt().float(), (1 - signal).sqrt().float()
-            return cls(alpha, sigma, cast(Prediction, scheduler.config.prediction_type))
-        if "FlowMatch" in type(scheduler).__name__:
+        levels, prediction = scheduler.config.num_train_timesteps, scheduler.config.get("prediction_type")
+        if "FlowMatch" in type(scheduler).__name__ or prediction == "flow_prediction":
             sigma = torch.arange(1, levels + 1, dtype=torch.float64) / levels
             sigma = torch.cat([sigma.new_zeros(1), sigma]).float()  # timestep t in [0, T] is sigma = t / T
             return cls(1 - sigma, sigma, "flow")
+        if hasattr(scheduler, "alphas_cumprod"):
+            signal = scheduler.alphas_cumprod.double()
+            alpha, sigma = signal.sqrt().float(), (1 - signal).sqrt().float()
+            return cls(alpha, sigma, cast(Prediction, prediction))
         raise OptionError(
             f"{type(scheduler).__name__} has neither alphas_cumprod nor flow-matching sigmas; use a DDPM one"
         )

@@ -241,12 +241,14 @@ def test_every_discriminator_says_what_it_takes(name: str) -> None:
 # -- the range ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("first", ["generator_loss", "discriminator_step", "discriminator_loss"])
 @pytest.mark.parametrize(("scale", "seen"), [(1.0, r"\[0, 1\]"), (255.0, r"\[0, 255\]")])
-def test_images_that_are_not_in_range_warn_once(scale: float, seen: str) -> None:
+def test_images_that_are_not_in_range_warn_once(scale: float, seen: str, first: str) -> None:
     adversary = advloss.Adversary(("patch", {"width": 4, "depth": 1}), seed=0)
     unit = torch.rand(4, 3, 8, 8) * scale
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        getattr(adversary, first)(unit, unit)
         for _ in range(3):
             adversary.generator_loss(unit, unit)
             adversary.discriminator_step(unit, unit)

@@ -9,8 +9,10 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
     VQDiffusionScheduler,
 )
 from torch import Tensor
@@ -91,6 +93,23 @@ def test_noise_and_x0_are_those_of_flow_matching(shift: float) -> None:
         alone.set_timesteps(sigmas=[float(timestep) / 1000])
         theirs = alone.step(output[i], alone.timesteps[0], noisy[i]).prev_sample
         torch.testing.assert_close(found[i], theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
+def test_solvers_of_flow_models_mean_what_flow_matching_means(make: Any) -> None:
+    scheduler = make(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    diffusion, expected = (
+        Diffusion.from_scheduler(scheduler),
+        Diffusion.from_scheduler(FlowMatchEulerDiscreteScheduler()),
+    )
+    assert diffusion.prediction == "flow"
+    assert torch.equal(diffusion.sigma, expected.sigma)
+    scheduler.set_timesteps(6)
+    x0, noise = torch.randn(2, 1, 2, 3, 3)
+    rounding = float((x0 - noise).abs().max()) / 1000  # their timesteps are whole numbers of a thousand
+    for timestep in scheduler.timesteps[:-1]:
+        ours = diffusion.add_noise(x0, noise, timestep[None])
+        torch.testing.assert_close(ours, scheduler.add_noise(x0, noise, timestep[None]), rtol=0, atol=1.01 * rounding)
 
 
 def test_flow_matching_begins_at_noise_and_ends_at_data() -> None:
