@@ -219,9 +219,9 @@ def commit(module: nn.Module, buffers: Mapping[str, Tensor], good: bool | Tensor
 
 
 def _mean_over_ranks(runtime: Runtime, tensors: list[Tensor]) -> list[Tensor]:
-    """One reduction a dtype."""
+    """One reduction a dtype, in the order that they are met: a set's order differs from process to process."""
     means = list(tensors)
-    for dtype in {t.dtype for t in tensors}:
+    for dtype in dict.fromkeys(t.dtype for t in tensors):
         places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
         flat = runtime.mean(torch.cat([tensors[i].reshape(-1) for i in places]))
         for i, part in zip(places, flat.split([tensors[i].numel() for i in places])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from core_tools import assert_same, copied, images, patch
 from torch import Tensor, nn
 
 import advloss
+from advloss._runtime import Runtime
+from advloss._update import _mean_over_ranks
 
 Make = Callable[..., Any]
 
@@ -173,3 +176,27 @@ def test_prepare_returns_the_adversary_and_keeps_its_tensors(make_accelerator: M
     assert adversary.prepare(make_accelerator()) is adversary
     assert all(p is q for p, q in zip(adversary.discriminator.parameters(), parameters))
     assert isinstance(adversary.generator_loss(images()), Tensor)
+
+
+class Recording(Runtime):
+    """Keeps the dtypes of its reductions."""
+
+    world = 2
+
+    def __init__(self) -> None:
+        self.reduced: list[torch.dtype] = []
+
+    def mean(self, flat: Tensor) -> Tensor:
+        self.reduced.append(flat.dtype)
+        return flat
+
+
+@pytest.mark.parametrize(
+    "dtypes", itertools.permutations([torch.float64, torch.float32, torch.bfloat16, torch.float16])
+)
+def test_every_process_reduces_dtypes_in_the_same_order(dtypes: tuple[torch.dtype, ...]) -> None:
+    """A set's order would differ from process to process: the wrong tensors would meet, or the processes hang."""
+    runtime, tensors = Recording(), [torch.full((2,), float(i), dtype=dtype) for i, dtype in enumerate(dtypes * 2)]
+    means = _mean_over_ranks(runtime, tensors)
+    assert runtime.reduced == list(dtypes)
+    assert all(torch.equal(mean, tensor) for mean, tensor in zip(means, tensors))
