@@ -191,9 +191,10 @@ class Recording(Runtime):
         return flat
 
 
-@pytest.mark.parametrize(
-    "dtypes", itertools.permutations([torch.float64, torch.float32, torch.bfloat16, torch.float16])
-)
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtypes", list(itertools.permutations(DTYPES)), ids=str)
 def test_every_process_reduces_dtypes_in_the_same_order(dtypes: tuple[torch.dtype, ...]) -> None:
     """A set's order would differ from process to process: the wrong tensors would meet, or the processes hang."""
     runtime, tensors = Recording(), [torch.full((2,), float(i), dtype=dtype) for i, dtype in enumerate(dtypes * 2)]
