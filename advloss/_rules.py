@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from advloss._features import FeatureDiscriminator
 from advloss._registry import OK, list_components
@@ -133,6 +134,24 @@ def _parts_without_double_backward(players: Players) -> Iterator[str]:
                 )
 
 
+def _normalized_weights(players: Players) -> Iterator[str]:
+    """A bound on stored parameters is no bound on the weights that a normalization computes from them."""
+    constraints = [n for n, (_, spec) in players.regularizers.items() if getattr(spec, "constraint", False)]
+    layers = [place for place, module in players.discriminator.named_modules() if _computes_its_weight(module)]
+    for name in constraints if layers else ():
+        yield (
+            f"regularizer {name!r} changes stored parameters, and {layers[0] or 'the discriminator'} computes its weight "
+            "from them (spectral or weight norm), which undoes it; leave it out, or build the discriminator without "
+            "that norm"
+        )
+
+
+def _computes_its_weight(module: nn.Module) -> bool:
+    hooks = {type(hook).__name__ for hook in module._forward_pre_hooks.values()}  # torch's older form
+    trains = any(parameter.requires_grad for parameter in module.parameters())
+    return trains and (parametrize.is_parametrized(module) or bool(hooks & {"SpectralNorm", "WeightNorm"}))
+
+
 def batch_coupled(parts: Built) -> list[str]:
     """Names of the parts in which one sample's term depends on the others of its batch, as they declare it."""
     found = []
@@ -172,6 +191,11 @@ RULES: tuple[Rule, ...] = (
         "a second-order regularizer with a discriminator of which a part is compiled or a `SyncBatchNorm`",
         "its finite-difference form",
         _parts_without_double_backward,
+    ),
+    Rule(
+        "a constraint on parameters (weight clipping) with a discriminator whose weights go through spectral or weight norm",
+        "the norm alone, or a discriminator without it",
+        _normalized_weights,
     ),
     Rule(
         "a discriminator inside DistributedDataParallel, DataParallel or FSDP",

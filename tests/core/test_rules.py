@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from core_tools import SMALL, samples
+from torch import nn
 
 import advloss
 from advloss._rules import RULES
@@ -52,6 +53,27 @@ def test_compiled_module_has_no_double_backward() -> None:
     assert "a compiled module has no double backward; build 'r1' with method='finite-difference'" in message
     advloss.Adversary(module, "hinge", {"r1": {"method": "finite-difference"}})
     assert "pass the module before torch.compile, or use r1" in refused(module, "hinge", {"dragan": {}})
+
+
+def older_spectral_norm() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.utils.spectral_norm(nn.Linear(4, 1)))
+
+
+@pytest.mark.parametrize(
+    "discriminator",
+    [(PATCH[0], {**PATCH[1], "norm": "spectral"}), "spectral-norm", DINO, older_spectral_norm()],
+    ids=["patch", "spectral-norm", "heads", "older"],
+)
+def test_clipping_what_a_normalization_undoes(discriminator: Any) -> None:
+    message = refused(discriminator, "wasserstein", {"weight-clipping": {}})
+    assert "'weight-clipping' changes stored parameters" in message
+    assert "leave it out, or build the discriminator without that norm" in message
+    advloss.Adversary((PATCH[0], {**PATCH[1], "norm": "none"}), "wasserstein", {"weight-clipping": {}}, seed=0)
+
+
+def test_clipping_takes_a_normalization_that_does_not_train() -> None:
+    frozen = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)).requires_grad_(False)
+    advloss.Adversary(nn.Sequential(frozen, nn.Linear(4, 1)), "wasserstein", {"weight-clipping": {}}, seed=0)
 
 
 def test_augmentation_of_other_dimensions() -> None:

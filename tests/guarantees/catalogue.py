@@ -131,11 +131,13 @@ def _terms() -> list[tuple[str | None, str]]:
 @functools.cache
 def _allowed(discriminator: str, loss: str, regularizer: str | None, way: str) -> bool:
     spec = find("discriminator", discriminator).spec
-    # what the rules look at: no network is built to list the tests
-    stand_in = advloss.FeatureDiscriminator(nn.Identity(), nn.Identity()) if spec.features else nn.Identity()
     terms = {name: dict(options) for name, options in find("loss", loss).spec.regularizers.items()}
     if regularizer is not None:
         terms[regularizer] = WAYS[way]
+    # what the rules look at: a network is built to list the tests only where they look at its layers
+    stand_in = advloss.FeatureDiscriminator(nn.Identity(), nn.Identity()) if spec.features else nn.Identity()
+    if any(find("regularizer", name).spec.constraint for name in terms):
+        stand_in = _discriminator(discriminator, "")
     built = {
         name: (advloss.create_regularizer(name, **options), find("regularizer", name).spec)
         for name, options in terms.items()

@@ -95,7 +95,7 @@ def test_the_device_decides_as_the_host_does(optimizer: Any, regularizer: str, m
     for asynchronous in (False, True):
         torch.manual_seed(0)
         adversary = advloss.Adversary(
-            patch(norm="spectral"),
+            patch(norm="batch" if regularizer == "weight-clipping" else "spectral"),
             "hinge",
             [Decay() if regularizer == "decay" else regularizer],
             optimizer=optimizer,
