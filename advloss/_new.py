@@ -13,6 +13,7 @@ from pathlib import Path
 from advloss.errors import OptionError
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_RENAMED = re.compile("advloss_wavelet|test_wavelet|Wavelet(?!-driven)|wavelet")  # "Wavelet-driven" is a paper's title
 
 
 def write_plugin(name: str, folder: Path) -> list[Path]:
@@ -36,12 +37,16 @@ def write_plugin(name: str, folder: Path) -> list[Path]:
 
 def template(name: str) -> dict[str, str]:
     """The files of the distribution ``advloss-NAME``: relative path, and text."""
-    class_name = "".join(part.title() for part in name.split("-"))
     module = name.replace("-", "_")
+    names = {
+        "advloss_wavelet": f"advloss_{module}",
+        "test_wavelet": f"test_{module}",
+        "Wavelet": "".join(part.title() for part in name.split("-")),
+        "wavelet": name,
+    }
 
     def rename(text: str) -> str:
-        text = text.replace("advloss_wavelet", f"advloss_{module}").replace("test_wavelet", f"test_{module}")
-        return text.replace("Wavelet", class_name).replace("wavelet", name)
+        return _RENAMED.sub(lambda found: names[found[0]], text)
 
     root = Path(str(files("advloss") / "_template"))
     paths = sorted(path for path in root.rglob("*.in") if path.is_file())

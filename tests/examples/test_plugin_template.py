@@ -26,15 +26,39 @@ def test_example_is_the_output() -> None:
     assert files(TEMPLATE) == template("wavelet")
 
 
-def test_another_name_leaves_nothing_of_the_first(tmp_path: Path) -> None:
-    written = write_plugin("gabor-bank", tmp_path / "plugin")
-    assert tmp_path / "plugin" / "advloss_gabor_bank" / "_plugin.py" in written
-    for path, text in files(tmp_path / "plugin").items():
-        assert "wavelet" not in path
-        assert "wavelet" not in text.lower().replace("style-based wavelet", ""), path
+@pytest.mark.parametrize(
+    ("name", "module", "class_name"),
+    [
+        ("gabor-bank", "advloss_gabor_bank", "GaborBank"),
+        ("my-wavelet", "advloss_my_wavelet", "MyWavelet"),
+        ("wavelet2", "advloss_wavelet2", "Wavelet2"),
+        ("class", "advloss_class", "Class"),
+    ],
+)
+def test_another_name_changes_the_name_and_nothing_else(
+    name: str, module: str, class_name: str, tmp_path: Path
+) -> None:
+    """Also a name that has the first one in it; a paper's title stays."""
+    folder = tmp_path / "plugin"
+    assert folder / module / "_plugin.py" in write_plugin(name, folder)
+    written = files(folder)
+    assert set(written) == {
+        p.replace("test_wavelet", f"test_{module[8:]}").replace("advloss_wavelet", module) for p in template("wavelet")
+    }
+    hooks = written[f"{module}/_plugin.py"]
+    assert '"SWAGAN: A Style-based Wavelet-driven Generative Model"' in hooks
+    assert f'target="{module}._discriminator:{class_name}Discriminator"' in hooks
+    assert f'name="{name}-smooth"' in hooks
+    assert f"class {class_name}Discriminator(nn.Module)" in written[f"{module}/_discriminator.py"]
+    assert f'name = "{name}/{name}-smooth"' in written[f"tests/test_{module[8:]}.py"]
+    assert f'name = "advloss-{name}"' in written["pyproject.toml"]
+    assert f'{name} = "{module}._plugin"' in written["pyproject.toml"]
+    assert f"advloss check {name}\n" in written[".github/workflows/test.yml"]
+    for path, text in written.items():
+        if "wavelet" not in name:
+            assert "wavelet" not in path + text.lower().replace("style-based wavelet", ""), path
         if path.endswith(".py"):
             compile(text, path, "exec")
-    assert 'gabor-bank = "advloss_gabor_bank._plugin"' in files(tmp_path / "plugin")["pyproject.toml"]
 
 
 @pytest.mark.parametrize("name", ["Wavelet", "two words", "-x", "", "../up", "a--b"])
