@@ -32,7 +32,8 @@ def install(
 
 def run(folder: Path, code: str, **environment: str) -> str:
     """What `code` prints in a fresh Python that finds `folder`."""
-    env = {**os.environ, "PYTHONPATH": str(folder), **environment}
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": path, **environment}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, timeout=100, check=False
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,9 @@ def test_new_writes_a_plugin(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert out.splitlines()[-1].endswith("advloss check gabor")
     assert main(["new", "gabor", "--folder", str(folder)]) == 1
     assert "is there already" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["new", "gabor", "--folder", str(tmp_path / "file" / "below")]) == 1
+    assert re.fullmatch(r"advloss: .*below cannot be written \(.+\); name another --folder\n", capsys.readouterr().err)
 
 
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

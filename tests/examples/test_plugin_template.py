@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,24 @@ def test_another_name_changes_the_name_and_nothing_else(
 @pytest.mark.parametrize("name", ["Wavelet", "two words", "-x", "", "../up", "a--b"])
 def test_names_that_no_distribution_has(name: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="use lower case"):
+        write_plugin(name, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        *((point.name, "an installed plugin") for point in entry_points(group="advloss")),
+        ("distill", "the installed package advloss_distill"),
+        ("some-one", "the installed package advloss_some_one"),
+        ("script", "the components that a script registers"),
+    ],
+)
+def test_names_that_somebody_has(name: str, owner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed, `advloss-losses` would overwrite the losses that everybody has."""
+    (tmp_path / "advloss_some_one.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(OptionError, match=f"plugin name '{name}' is taken by {owner}; choose another"):
         write_plugin(name, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
