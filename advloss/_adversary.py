@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from advloss import _accelerate, _state
 from advloss._condition import Condition
-from advloss._create import build, build_all, check_known, create_recipe, load_target, options_of
+from advloss._create import build, build_all, by_short_name, check_known, create_recipe, load_target, options_of
 from advloss._followers import Followers
 from advloss._gate import Gate
 from advloss._guard import Guard
@@ -68,7 +68,7 @@ class Adversary:
     def __init__(
         self,
         discriminator: Component,
-        loss: Component = "non-saturating",
+        loss: Component = "losses/non-saturating",
         regularizers: Components = (),
         augmentations: Components = (),
         *,
@@ -99,7 +99,8 @@ class Adversary:
             given = {type(made) for made, _ in built.values()}  # however it was spelled
             brought = build_all("regularizer", loss_spec.regularizers)
             built.update({name: made for name, made in brought.items() if type(made[0]) not in given})
-        augments = build_all("augmentation", augmentations)
+        built = by_short_name(built)
+        augments = by_short_name(build_all("augmentation", augmentations))
         with random_stream(torch.device("cpu"), seed, "weights") if seed is not None else nullcontext():
             self.discriminator, _, spec = build("discriminator", discriminator)
         check_combination(self.discriminator, spec, built, augments)

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torch import nn
 
@@ -18,6 +18,8 @@ from advloss.specs import Kind, Spec
 
 if TYPE_CHECKING:
     from advloss._loss import Loss
+
+T = TypeVar("T")
 
 
 def create_discriminator(name: str, **options: Any) -> nn.Module:
@@ -74,16 +76,17 @@ def create(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
 
 
 def build(kind: Kind, component: Component) -> tuple[Any, str, Spec | None]:
-    """`component` (a name, a `(name, options)` pair, or an object) as the object, its name, and its spec if it has one."""
+    """`component` (a name, a `(name, options)` pair, or an object) as the object, its full name, and its spec if any."""
     if isinstance(component, str):
-        return create(kind, component, {}), component, find(kind, component).spec
+        component = (component, {})
     if _is_pair(component):
         name, options = component
         if not isinstance(options, Mapping):
             raise OptionError(f"options of {kind} {name!r} are {options!r}; give a mapping, as in ({name!r}, {{...}})")
         if not isinstance(name, str):
             return build(kind, name(**options))
-        return create(kind, name, options), name, find(kind, name).spec
+        entry = find(kind, name)
+        return create(kind, name, options), entry.full_name, entry.spec
     wrong = _wrong_type(kind, component)
     if wrong:
         raise OptionError(f"{kind}={component!r}: give a name, a (name, options) pair, or an object; {wrong}")
@@ -104,7 +107,7 @@ def _spec_of(kind: Kind, made: Any) -> Spec | None:
 def build_all(
     kind: Kind, components: Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
 ) -> dict[str, tuple[Any, Spec | None]]:
-    """Several components by name, from a mapping of options, a sequence of components, or one component."""
+    """Several components by full name, from a mapping of options, a sequence of components, or one component."""
     given: Iterable[Component]
     if isinstance(components, Mapping):
         given = list(components.items())
@@ -121,6 +124,15 @@ def build_all(
             raise OptionError(f"{kind} {name!r} is given twice")
         built[name] = made, spec
     return built
+
+
+def by_short_name(built: Mapping[str, T]) -> dict[str, T]:
+    """`built`, by the names that reports and saved state show: the plugin's belongs to those that two of them share.
+
+    What else is installed does not count, so that a checkpoint fits wherever it is loaded.
+    """
+    short = [name.rpartition("/")[2] for name in built]
+    return {name if short.count(end) > 1 else end: made for (name, made), end in zip(built.items(), short)}
 
 
 def _is_pair(component: Any) -> bool:

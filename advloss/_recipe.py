@@ -28,7 +28,7 @@ class Recipe:
     """
 
     discriminator: Component
-    loss: Component = "non-saturating"
+    loss: Component = "losses/non-saturating"
     regularizers: Mapping[str, Mapping[str, Any]] | Sequence[Component] = ()
     augmentations: Mapping[str, Mapping[str, Any]] | Sequence[Component] = ()
     weight: float = 1.0

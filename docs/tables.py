@@ -119,7 +119,8 @@ def _declares(spec):
         at = "any" if spec.equilibrium is None else f"{spec.equilibrium:g}"
         yield f"paired: {_yes(spec.paired)}; batch coupled: {_yes(spec.batch_coupled)}; logit at equilibrium: {at}"
         if spec.regularizers:
-            yield f"brings: {', '.join(f'`{name}` {dict(options)}' for name, options in spec.regularizers.items())}"
+            brought = [f"`{name.rpartition('/')[2]}` {dict(options)}" for name, options in spec.regularizers.items()]
+            yield f"brings: {', '.join(brought)}"
     elif isinstance(spec, RegularizerSpec):
         slope = "none" if spec.slope is None else f"{spec.slope:g}"
         yield f"second order: {_yes(spec.second_order)}; batch coupled: {_yes(spec.batch_coupled)}; target slope: {slope}"

@@ -38,7 +38,9 @@ class MultiscaleDiscriminator(nn.Module):
         scales: number of levels, the full resolution among them.
     """
 
-    def __init__(self, *, discriminator: str | tuple[str, Mapping[str, Any]] | Make = "patch", scales: int = 3) -> None:
+    def __init__(
+        self, *, discriminator: str | tuple[str, Mapping[str, Any]] | Make = "discriminators/patch", scales: int = 3
+    ) -> None:
         super().__init__()
         check_positive(scales=scales)
         levels = _from_callable(discriminator, scales) if callable(discriminator) else _by_name(discriminator, scales)

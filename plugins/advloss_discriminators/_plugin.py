@@ -85,10 +85,16 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             output="multi-scale",
             batch_coupled=True,
             examples=(
-                {"discriminator": ("patch", {"width": 2, "depth": 1}), "scales": 2},
-                {"discriminator": ("patch", {"width": 2, "depth": 1, "dims": 1}), "scales": 2},
-                {"discriminator": ("patch", {"width": 2, "depth": 1, "dims": 3, "condition_channels": 1}), "scales": 2},
-                {"discriminator": ("projection", _PROJECTED), "scales": 2},
+                {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1}), "scales": 2},
+                {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1, "dims": 1}), "scales": 2},
+                {
+                    "discriminator": (
+                        "discriminators/patch",
+                        {"width": 2, "depth": 1, "dims": 3, "condition_channels": 1},
+                    ),
+                    "scales": 2,
+                },
+                {"discriminator": ("discriminators/projection", _PROJECTED), "scales": 2},
             ),
         ),
         DiscriminatorSpec(

@@ -69,7 +69,7 @@ def advloss_losses() -> list[LossSpec]:
                 2017,
                 arxiv="1704.00028",
             ),
-            regularizers={"gradient-penalty": {"weight": 10.0}},
+            regularizers={"regularizers/gradient-penalty": {"weight": 10.0}},
         ),
         LossSpec(
             name="relativistic",

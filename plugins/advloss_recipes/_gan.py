@@ -17,8 +17,8 @@ def dcgan(in_channels: int = 3, resolution: int = 64) -> Recipe:
     """DCGAN (arXiv:1511.06434, section 3): Adam 2e-4, beta1 0.5, for both players."""
     optimizer = adam(2e-4, 0.5, 0.999)
     return Recipe(
-        discriminator=("dcgan", {"in_channels": in_channels, "resolution": resolution}),
-        loss="non-saturating",
+        discriminator=("discriminators/dcgan", {"in_channels": in_channels, "resolution": resolution}),
+        loss="losses/non-saturating",
         optimizer=optimizer,
         generator_optimizer=optimizer,
     )
@@ -28,9 +28,9 @@ def wgan(in_channels: int = 3, resolution: int = 64) -> Recipe:
     """Wasserstein GAN (arXiv:1701.07875, algorithm 1): clipping at 0.01, RMSprop 5e-5, 5 critic steps."""
     optimizer = rmsprop(5e-5)
     return Recipe(
-        discriminator=("dcgan", {"in_channels": in_channels, "resolution": resolution}),
-        loss="wasserstein",
-        regularizers={"weight-clipping": {"clip": 0.01}},
+        discriminator=("discriminators/dcgan", {"in_channels": in_channels, "resolution": resolution}),
+        loss="losses/wasserstein",
+        regularizers={"regularizers/weight-clipping": {"clip": 0.01}},
         optimizer=optimizer,
         discriminator_steps=5,
         generator_optimizer=optimizer,
@@ -41,8 +41,8 @@ def wgan_gp(in_channels: int = 3, resolution: int = 64) -> Recipe:
     """WGAN-GP (arXiv:1704.00028): no batch norm in the critic, Adam 1e-4 (0.5, 0.9), 5 critic steps."""
     optimizer = adam(1e-4, 0.5, 0.9)
     return Recipe(
-        discriminator=("dcgan", {"in_channels": in_channels, "resolution": resolution, "norm": "none"}),
-        loss="wgan-gp",
+        discriminator=("discriminators/dcgan", {"in_channels": in_channels, "resolution": resolution, "norm": "none"}),
+        loss="losses/wgan-gp",
         optimizer=optimizer,
         discriminator_steps=5,
         generator_optimizer=optimizer,
@@ -54,10 +54,10 @@ def sngan(in_channels: int = 3, resolution: int = 32) -> Recipe:
     optimizer = adam(2e-4, 0.0, 0.9)
     return Recipe(
         discriminator=(
-            "spectral-norm",
+            "discriminators/spectral-norm",
             {"in_channels": in_channels, "resolution": resolution, "architecture": "residual"},
         ),
-        loss="hinge",
+        loss="losses/hinge",
         optimizer=optimizer,
         discriminator_steps=5,
         generator_optimizer=optimizer,
@@ -86,9 +86,9 @@ def r3gan(
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR
     options = {"in_channels": in_channels, "resolution": resolution, "width": width, "num_classes": num_classes}
     return Recipe(
-        discriminator=("r3gan", options),
-        loss="relativistic",
-        regularizers={"r1": {"weight": weight}, "r2": {"weight": weight}},
+        discriminator=("discriminators/r3gan", options),
+        loss="losses/relativistic",
+        regularizers={"regularizers/r1": {"weight": weight}, "regularizers/r2": {"weight": weight}},
         optimizer=optimizer,
         scheduler=functools.partial(cosine, T_max=steps, eta_min=5e-5) if steps else None,
         generator_optimizer=optimizer,

@@ -16,8 +16,8 @@ def vqgan(in_channels: int = 3, start_step: int = 250_000) -> Recipe:
     """
     optimizer = adam(4.5e-6, 0.5, 0.9)
     return Recipe(
-        discriminator=("patch", {"in_channels": in_channels}),
-        loss=("hinge", {"scale": 0.5}),
+        discriminator=("discriminators/patch", {"in_channels": in_channels}),
+        loss=("losses/hinge", {"scale": 0.5}),
         weight=0.8,
         start_step=start_step,
         optimizer=optimizer,
@@ -29,8 +29,8 @@ def esrgan(in_channels: int = 3, resolution: int = 128) -> Recipe:
     """ESRGAN (arXiv:1809.00219, section 4.1): VGG-style, relativistic average, weight 0.005, Adam 1e-4."""
     optimizer = adam(1e-4, 0.9, 0.999)
     return Recipe(
-        discriminator=("vgg", {"in_channels": in_channels, "resolution": resolution}),
-        loss="relativistic-average",
+        discriminator=("discriminators/vgg", {"in_channels": in_channels, "resolution": resolution}),
+        loss="losses/relativistic-average",
         weight=0.005,
         optimizer=optimizer,
         generator_optimizer=optimizer,
@@ -41,8 +41,8 @@ def real_esrgan(in_channels: int = 3) -> Recipe:
     """Real-ESRGAN (arXiv:2107.10833, section 4.1): U-Net with spectral norm, weight 0.1, Adam 1e-4 (0.9, 0.99)."""
     optimizer = adam(1e-4, 0.9, 0.99)
     return Recipe(
-        discriminator=("unet", {"in_channels": in_channels}),
-        loss="non-saturating",
+        discriminator=("discriminators/unet", {"in_channels": in_channels}),
+        loss="losses/non-saturating",
         weight=0.1,
         optimizer=optimizer,
         generator_optimizer=optimizer,
@@ -54,8 +54,8 @@ def pix2pix(in_channels: int = 3, condition_channels: int = 3) -> Recipe:
     """pix2pix (arXiv:1611.07004, section 3.3): PatchGAN that sees input and output; beside L1 times 100."""
     optimizer = adam(2e-4, 0.5, 0.999)
     return Recipe(
-        discriminator=("patch", {"in_channels": in_channels, "condition_channels": condition_channels}),
-        loss="non-saturating",
+        discriminator=("discriminators/patch", {"in_channels": in_channels, "condition_channels": condition_channels}),
+        loss="losses/non-saturating",
         optimizer=optimizer,
         generator_optimizer=optimizer,
     )
@@ -77,8 +77,8 @@ def add(
     options: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "in_channels": in_channels}
     options.update(resolution=resolution, num_classes=num_classes, condition_features=condition_features)
     return Recipe(
-        discriminator=("dino", options),
-        loss=("hinge", {"scales": "sum"}),  # the paper sums over heads
-        regularizers={"r1": {"weight": 1e-5, "inputs": "features"}},
+        discriminator=("timm/dino", options),
+        loss=("losses/hinge", {"scales": "sum"}),  # the paper sums over heads
+        regularizers={"regularizers/r1": {"weight": 1e-5, "inputs": "features"}},
         optimizer=adam(2e-3, 0.0, 0.99),
     )

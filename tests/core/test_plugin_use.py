@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from core_tools import built_in
 from plugin_folder import install, run
 
 PLUGIN = """
@@ -196,3 +197,95 @@ def test_listing_fifty_plugins_is_quick(tmp_path: Path) -> None:
     assert rows == "50"
     assert heavy == "[]\n"
     assert float(seconds) < 0.5
+
+
+RIVAL = """
+    from advloss import AugmentationSpec, DiscriminatorSpec, LossSpec, RegularizerSpec, hookimpl
+
+    @hookimpl
+    def advloss_discriminators():
+        return [DiscriminatorSpec(name=n, target="nowhere:Class", summary="A rival.") for n in {discriminator}]
+
+    @hookimpl
+    def advloss_losses():
+        return [LossSpec(name=n, target="nowhere:Class", summary="A rival.") for n in {loss}]
+
+    @hookimpl
+    def advloss_regularizers():
+        return [RegularizerSpec(name=n, target="nowhere:Class", summary="A rival.") for n in {regularizer}]
+
+    @hookimpl
+    def advloss_augmentations():
+        return [AugmentationSpec(name=n, target="nowhere:Class", summary="A rival.") for n in {augmentation}]
+"""
+BESIDE_A_RIVAL = """
+    import advloss
+    from advloss.testing import RecipeTests
+
+    built = 0
+    for row in advloss.list_components():
+        if row.plugin == "rival":
+            continue
+        built += 1
+        if row.kind == "discriminator":
+            for options in row.spec.examples:
+                advloss.create_discriminator(row.full_name, **options)
+        elif row.kind == "loss":
+            assert set(advloss.Adversary("discriminators/mlp", row.full_name).regularizers) <= {"gradient-penalty"}
+        elif row.kind == "recipe":
+            type("Tests", (RecipeTests,), {"name": row.name})().test_components()
+    advloss.create_discriminator("discriminators/multiscale")  # its default is a name too
+    adversary = advloss.Adversary.from_recipe("wgan-gp", resolution=16)
+    print(built, type(adversary.loss).__name__, *adversary.regularizers)
+    print(type(advloss.Adversary("discriminators/mlp").loss).__name__)
+"""
+
+
+def test_names_of_a_stranger_break_none_of_ours(tmp_path: Path) -> None:
+    """A plugin that has every short name that we have: what our components name stays theirs, full names work."""
+    names = {kind: built_in(kind) for kind in ("discriminator", "loss", "regularizer", "augmentation")}
+    install(tmp_path, "advloss-rival", RIVAL.format(**names))
+    count = sum(map(len, names.values())) + len(built_in("recipe"))
+    assert run(tmp_path, BESIDE_A_RIVAL) == f"{count} Wasserstein gradient-penalty\nNonSaturating\n"
+
+
+SAME_NAME = """
+    import advloss, torch
+    adversary = advloss.Adversary("mlp", "wgan-gp", {"other/gradient-penalty": {}})
+    print(*adversary.regularizers, *(r.weight for r in adversary.regularizers.values()))
+    print(*adversary.discriminator_step(torch.zeros(2, 2), torch.zeros(2, 2)).regularizers)
+    print(*advloss.Adversary("mlp", "hinge", "other/gradient-penalty").regularizers)
+    print(*advloss.Adversary("mlp", "wgan-gp").regularizers)
+    try:
+        advloss.Adversary("mlp", "hinge", ["r1", "regularizers/r1"])
+    except advloss.OptionError as error:
+        print(error)
+"""
+
+
+def test_reports_show_short_names_but_for_two_that_share_one(tmp_path: Path) -> None:
+    """Whatever else is installed: a checkpoint has these names in it."""
+    source = """
+        from advloss import RegularizerSpec, hookimpl
+
+        @hookimpl
+        def advloss_regularizers():
+            return [RegularizerSpec(name="gradient-penalty", target="advloss_other:make", summary="Another.")]
+
+        def make():
+            from advloss import Regularizer
+
+            class Other(Regularizer):
+                def forward(self, discriminator, real, fake, condition=None, fake_condition=None):
+                    return discriminator(real).square().mean() * self.weight
+
+            return Other(weight=2.0)
+    """
+    install(tmp_path, "advloss-other", source)
+    assert run(tmp_path, SAME_NAME).splitlines() == [
+        "other/gradient-penalty regularizers/gradient-penalty 2.0 10.0",
+        "other/gradient-penalty regularizers/gradient-penalty",
+        "gradient-penalty",
+        "gradient-penalty",
+        "regularizer 'regularizers/r1' is given twice",
+    ]

@@ -278,7 +278,7 @@ def test_bad_options(make):
 def test_wgan_gp_is_wasserstein_with_its_penalty():
     spec = spec_of("wgan-gp")
     assert spec.target == spec_of("wasserstein").target
-    assert dict(spec.regularizers) == {"gradient-penalty": {"weight": 10.0}}
+    assert dict(spec.regularizers) == {"regularizers/gradient-penalty": {"weight": 10.0}}
 
 
 def test_hooks_import_no_torch():

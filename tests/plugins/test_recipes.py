@@ -86,7 +86,7 @@ def test_r3gan_presets_and_schedule():
     weights = {"cifar10": 0.05, "ffhq64": 2.0, "ffhq256": 150.0, "imagenet32": 0.5, "imagenet64": 1.0}
     for preset, weight in weights.items():
         recipe = advloss.create_recipe("r3gan", preset=preset)
-        assert recipe.regularizers == {"r1": {"weight": weight}, "r2": {"weight": weight}}
+        assert recipe.regularizers == {f"regularizers/{name}": {"weight": weight} for name in ("r1", "r2")}
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2e-4)
     schedule = advloss.create_recipe("r3gan", steps=10).scheduler(optimizer)
     for _ in range(10):
