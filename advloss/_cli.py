@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -158,8 +158,18 @@ def _row(row: Entry) -> dict[str, Any]:
 
 def _declared(spec: Spec) -> dict[str, Any]:
     """What the spec says beyond its name and summary, as it prints."""
-    declared = {name: value for name, value in asdict(spec).items() if name not in ("name", "summary", "paper")}
-    if spec.paper is not None:
-        paper = spec.paper
+    names = [f.name for f in fields(spec) if f.name not in ("name", "summary", "paper")]
+    declared = {name: _plain(getattr(spec, name)) for name in names}
+    paper = spec.paper
+    if isinstance(paper, Paper):  # a spec for another version of the API may have something else there
         declared["paper"] = f"{paper.title} ({paper.year})" + (f", arXiv:{paper.arxiv}" if paper.arxiv else "")
     return declared
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it; what it has not, as Python writes it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(_plain(item) for item in value)
+    return value if value is None or isinstance(value, (str, int, float)) else repr(value)

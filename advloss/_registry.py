@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -222,7 +223,7 @@ def _row(ep: EntryPoint, kind: Kind, spec: Spec) -> Entry:
     if spec.api != API_VERSION:
         way_out = "upgrade advloss" if spec.api > API_VERSION else f"upgrade {ep.dist.name if ep.dist else ep.name}"
         status = f"written for plugin API {spec.api}; this advloss speaks {API_VERSION}: {way_out}"
-    elif missing := [name for name in spec.requires if find_spec(name.partition(".")[0]) is None]:
+    elif missing := [name for name in spec.requires if _is_missing(name)]:
         status = f"needs {', '.join(missing)}: {install_line(spec, ep.dist.name if ep.dist else GROUP)}"
     return Entry(kind, spec.name, ep.name, spec.summary, status, _distribution(ep), spec)
 
@@ -232,7 +233,12 @@ def install_line(spec: Spec, distribution: str) -> str:
     if spec.extra:
         return f"pip install '{distribution}[{spec.extra}]'"
     packages = list(dict.fromkeys(name.partition(".")[0] for name in spec.requires))
-    return f"pip install {' '.join([name for name in packages if find_spec(name) is None] or packages)}"
+    return f"pip install {' '.join([name for name in packages if _is_missing(name)] or packages)}"
+
+
+def _is_missing(name: str) -> bool:
+    package = name.partition(".")[0]
+    return sys.modules.get(package) is None and find_spec(package) is None
 
 
 def _failed(ep: EntryPoint, reason: str) -> Entry:

@@ -8,18 +8,23 @@ catalogue stays cheap.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from advloss.errors import OptionError
 
 API_VERSION = 1
 """The plugin contract that this release speaks (docs/plugin-api.md has the policy)."""
 
 Kind = Literal["discriminator", "loss", "regularizer", "augmentation", "recipe"]
 ConditionKind = Literal["class", "vector", "image", "time"]
+Output = Literal["logit", "map", "multi-scale"]
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_TARGET = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class Paper:
     year: int
     arxiv: str | None = None
     url: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_fields(self, f"Paper {self.title!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +71,9 @@ class Spec:
     api: int = 1  # not API_VERSION: who says nothing wrote before there was another
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"component name {self.name!r}: use lower case, digits and single hyphens")
-        if not _TARGET.fullmatch(self.target):
-            raise ValueError(f"target {self.target!r} of {self.name!r}: write it as 'package.module:Attribute'")
+        always = ("name", "target", "summary", "api")  # what the others mean is for the version to say
+        only = always if self.api != API_VERSION else None
+        _check_fields(self, f"{type(self).__name__} {self.name!r}", only)
 
     @property
     def kind(self) -> Kind:
@@ -96,7 +103,7 @@ class DiscriminatorSpec(Spec):
     smallest: int = 1
     fixed_size: bool = False
     conditions: tuple[ConditionKind, ...] = ()
-    output: Literal["logit", "map", "multi-scale"] = "map"
+    output: Output = "map"
     features: bool = False
     double_backward: bool = True
     batch_coupled: bool = False
@@ -161,3 +168,89 @@ _KIND_OF: dict[type[Spec], Kind] = {
     RecipeSpec: "recipe",
 }
 SPEC_OF: dict[Kind, type[Spec]] = {kind: spec for spec, kind in _KIND_OF.items()}
+
+
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and bool(value.strip())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_options(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+def _all(value: Any, suits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, tuple) and all(map(suits, value))
+
+
+_LINE = (_is_line, "one line of text")
+_LINE_OR_NONE = (lambda v: v is None or _is_line(v), "one line of text, or None")
+_FLAG = (lambda v: isinstance(v, bool), "True or False")
+_NUMBER_OR_NONE = (lambda v: v is None or _is_number(v), "a number, or None")
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    # of all kinds
+    "api": (lambda v: _is_count(v, 0), "the number of a plugin API version, as in 1"),
+    "name": (lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)), "lower case, digits and single hyphens"),
+    "target": (lambda v: isinstance(v, str) and bool(_TARGET.fullmatch(v)), "'package.module:Attribute'"),
+    "summary": _LINE,
+    "paper": (lambda v: v is None or isinstance(v, Paper), "an advloss.Paper, or None"),
+    "requires": (
+        lambda v: _all(v, lambda name: isinstance(name, str) and bool(_MODULE.fullmatch(name))),
+        "a tuple of import names, as in ('timm',)",
+    ),
+    "extra": _LINE_OR_NONE,
+    "examples": (lambda v: _all(v, _is_options), "a tuple of mappings from options to values, as in ({'width': 4},)"),
+    # of discriminators and augmentations
+    "dims": (
+        lambda v: _all(v, lambda d: _is_count(d, 0) and d <= 3) and v != (),
+        "a tuple of numbers of spatial dimensions, 0 to 3, as in (2,)",
+    ),
+    "value_range": (
+        lambda v: v is None or (_all(v, _is_number) and len(v) == 2 and v[0] < v[1]),
+        "the least and the greatest value, as in (-1.0, 1.0), or None",
+    ),
+    "smallest": (lambda v: _is_count(v, 1), "a side length, 1 or more"),
+    "fixed_size": _FLAG,
+    "conditions": (
+        lambda v: _all(v, lambda kind: kind in get_args(ConditionKind)),
+        f"a tuple of {', '.join(map(repr, get_args(ConditionKind)))}, or some of them, as in ('class',)",
+    ),
+    "output": (lambda v: v in get_args(Output), " or ".join(map(repr, get_args(Output)))),
+    "features": _FLAG,
+    "double_backward": _FLAG,
+    "batch_coupled": _FLAG,
+    "compiles": _FLAG,
+    "pretrained": _FLAG,
+    # of losses and regularizers
+    "paired": _FLAG,
+    "equilibrium": _NUMBER_OR_NONE,
+    "regularizers": (
+        lambda v: _is_options(v) and all(map(_is_options, v.values())),
+        "a mapping from names to options, as in {'regularizers/r1': {'weight': 1.0}}",
+    ),
+    "second_order": _FLAG,
+    "slope": _NUMBER_OR_NONE,
+    "constraint": _FLAG,
+    # of papers
+    "title": _LINE,
+    "authors": _LINE,
+    "year": (lambda v: _is_count(v, 1), "a year, as in 2014"),
+    "arxiv": _LINE_OR_NONE,
+    "url": _LINE_OR_NONE,
+}
+
+
+def _check_fields(given: Any, what: str, only: tuple[str, ...] | None = None) -> None:
+    """Raise OptionError for a field that is not what its attribute says: one wrong spec must fail alone, and early."""
+    for name in only or [f.name for f in fields(given)]:
+        value = getattr(given, name)
+        suits, wanted = _FIELDS.get(name, (None, ""))
+        if suits is not None and not suits(value):
+            raise OptionError(f"{what}: {name}={reprlib.repr(value)}; give {wanted}")

@@ -77,8 +77,18 @@ BROKEN: dict[str, tuple[str, str]] = {
         "TypeError: advloss_recipes lacks @advloss.hookimpl",
     ),
     "no-hook": ("import math", "TypeError: it has no hook; define advloss_discriminators, .*"),
-    "bad-name": (spec("Bad_Name"), "ValueError: component name 'Bad_Name': .*"),
-    "bad-target": (spec("a").replace("nowhere:Class", "nowhere"), "ValueError: target 'nowhere' of 'a': .*"),
+    "bad-name": (
+        spec("Bad_Name"),
+        "OptionError: LossSpec 'Bad_Name': name='Bad_Name'; give lower case, digits and single hyphens",
+    ),
+    "bad-target": (
+        spec("a").replace("nowhere:Class", "nowhere"),
+        "OptionError: LossSpec 'a': target='nowhere'; give 'package.module:Attribute'",
+    ),
+    "bad-year": (
+        spec("a", ", paper=Paper('Title', 'Author', '2014')").replace("LossSpec, ", "LossSpec, Paper, "),
+        "OptionError: Paper 'Title': year='2014'; give a year, as in 2014",
+    ),
     "bad-field": (spec("a", ", colour=3"), "TypeError: .*colour.*"),
 }
 

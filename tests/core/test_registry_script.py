@@ -92,7 +92,7 @@ def test_options_are_checked_as_any_others() -> None:
 
 
 def test_what_is_declared_is_checked_when_registered() -> None:
-    with pytest.raises(ValueError, match="component name 'Wave Let'"):
+    with pytest.raises(advloss.OptionError, match="name='Wave Let'; give lower case"):
         advloss.register_discriminator("Wave Let")(Wavelet)
     with pytest.raises(TypeError, match="colour"):
         advloss.register_loss("cubic", colour=3)(Cubic)
