@@ -19,12 +19,13 @@ from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from inspect import isclass, isfunction
 from typing import Any, TypeVar
 
 import pluggy
 
 from advloss import hookspecs
-from advloss.errors import UnknownComponentError
+from advloss.errors import OptionError, UnknownComponentError
 from advloss.specs import API_VERSION, SPEC_OF, Kind, Spec
 
 GROUP = "advloss"
@@ -125,8 +126,13 @@ def select_plugins(only: Iterable[str] | None = None, *, built_in_only: bool | N
     Args:
         only: names of plugins, as `ADVLOSS_PLUGINS` lists them; None leaves it to that variable.
         built_in_only: as `ADVLOSS_DISABLE_PLUGINS`; None leaves it to that variable.
+
+    Raises:
+        OptionError: `only` is one name.
     """
     global _selection
+    if isinstance(only, str):
+        raise OptionError(f"only={only!r}; give a list of plugins, as in [{only!r}]")
     _selection = _Selection(None if only is None else frozenset(only), built_in_only)
     _installed.cache_clear()
 
@@ -255,10 +261,19 @@ def _one_line(error: BaseException) -> str:
 
 
 def _register(kind: Kind, name: str, declared: dict[str, Any]) -> Callable[[T], T]:
+    if not isinstance(name, str):
+        raise OptionError(f"register_{kind} was given {name!r} for a name; write @register_{kind}('name') on a class")
+
     def decorate(target: T) -> T:
-        summary = declared.pop("summary", (target.__doc__ or "registered in this script").strip().splitlines()[0])
-        spec = SPEC_OF[kind](name=name, target=f"{SCRIPT}:{target.__name__}", summary=summary, **declared)
-        _script[kind, name] = Entry(kind, name, SCRIPT, summary, OK, "this script", spec, target)
+        if not (isclass(target) or isfunction(target)):
+            raise OptionError(f"@register_{kind}({name!r}) is on {target!r}; put it on a class, or on a function")
+        lines = (target.__doc__ or "").strip().splitlines()
+        told = {"summary": lines[0] if lines else "registered in this script", **declared}
+        try:
+            spec = SPEC_OF[kind](name=name, target=f"{SCRIPT}:{target.__name__}", **told)
+        except TypeError as error:
+            raise OptionError(f"{kind} {name!r}: {error}; fields are those of {SPEC_OF[kind].__name__}") from error
+        _script[kind, name] = Entry(kind, name, SCRIPT, spec.summary, OK, "this script", spec, target)
         return target
 
     return decorate

@@ -24,6 +24,7 @@ Output = Literal["logit", "map", "multi-scale"]
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # line ends, and what moves a terminal's cursor
 _TARGET = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
 
@@ -171,7 +172,7 @@ SPEC_OF: dict[Kind, type[Spec]] = {kind: spec for spec, kind in _KIND_OF.items()
 
 
 def _is_line(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable() and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and not _CONTROL.search(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,6 +9,8 @@ import pytest
 from core_tools import built_in
 from plugin_folder import install, run
 
+import advloss
+
 PLUGIN = """
     import torch
     from torch import nn
@@ -171,6 +173,13 @@ def test_selection_in_code(tmp_path: Path) -> None:
         "[('quartic', 'ok'), ('nobody', 'asked for, but not installed')]",
         "True",
     ]
+
+
+def test_selection_of_one_name_is_refused() -> None:
+    """Its letters would be the names."""
+    with pytest.raises(advloss.OptionError, match=r"only='losses'; give a list of plugins, as in \['losses'\]"):
+        advloss.select_plugins("losses")
+    assert advloss.list_components("loss", "hinge")
 
 
 FIFTY = """

@@ -94,9 +94,40 @@ def test_options_are_checked_as_any_others() -> None:
 def test_what_is_declared_is_checked_when_registered() -> None:
     with pytest.raises(advloss.OptionError, match="name='Wave Let'; give lower case"):
         advloss.register_discriminator("Wave Let")(Wavelet)
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(advloss.OptionError, match=r"loss 'cubic': .*'colour'; fields are those of LossSpec"):
         advloss.register_loss("cubic", colour=3)(Cubic)
+    with pytest.raises(advloss.OptionError, match="LossSpec 'cubic': paired=1; give True or False"):
+        advloss.register_loss("cubic", paired=1)(Cubic)
     assert not advloss.list_components(pattern="script/*")
+
+
+@pytest.mark.parametrize("kind", ["discriminator", "loss", "regularizer", "augmentation"])
+def test_decorator_without_a_name_and_on_no_class(kind: str) -> None:
+    """It would have put a function in the place of the class, in silence."""
+    register: Any = getattr(advloss, f"register_{kind}")
+    with pytest.raises(advloss.OptionError, match=rf"Flip.* for a name; write @register_{kind}\('name'\) on a class"):
+
+        @register
+        class Flip(nn.Module):
+            pass
+
+    with pytest.raises(advloss.OptionError, match=r"'odd'\) is on Linear\(.*; put it on a class"):
+        register("odd")(nn.Linear(2, 1))
+
+
+@pytest.mark.parametrize("doc", [None, "", " ", "\n  \n"])
+def test_a_class_that_says_nothing(doc: str | None) -> None:
+    advloss.register_loss("mute")(type("Mute", (Cubic,), {"__doc__": doc}))
+    (row,) = advloss.list_components("loss", "mute")
+    assert row.summary == row.spec.summary == "registered in this script"
+
+
+def test_one_decorator_on_two_classes() -> None:
+    register = advloss.register_loss("same", summary="Said once.")
+    register(Cubic)
+    register(type("Cubic", (Cubic,), {"__doc__": "Another."}))
+    (row,) = advloss.list_components("loss", "same")
+    assert row.summary == "Said once."
 
 
 def test_clash_with_an_installed_plugin_names_both() -> None:

@@ -21,7 +21,7 @@ GIVEN: dict[str, Any] = {"name": "a-1", "target": "package.module:Class.method",
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "name": (["a", "wgan-gp", "2d"], ["", "A", "a_b", "a--b", "-a", None, 3]),
     "target": (["a:B", "a.b:C.d", "_a1:_b"], ["a", "a:", ":b", "a:b:c", "a..b:c", "a/b:c", None]),
-    "summary": (["One line.", "L\u00e9on"], ["", "  ", "two\nlines", "red \x1b[31m", None, 3]),
+    "summary": (["One line.", "L\u00e9on\u00a0B"], ["", "  ", "two\nlines", "red \x1b[31m", "a\u2028b", None, 3]),
     "paper": ([None, Paper("T", "A", 2014)], ["arXiv:1234", {"title": "T"}]),
     "requires": ([(), ("timm",), ("a.b", "c_1")], ["timm", ("",), ("a-b",), ("a.",), ["timm"], (3,), None]),
     "extra": ([None, "timm"], ["", ("timm",), 3]),
