@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from contextlib import redirect_stdout
 from dataclasses import asdict
 
 from advloss.specs import Kind
@@ -13,11 +15,13 @@ from advloss.testing import check
 def run_checks(name: str, kind: Kind | None, *, as_json: bool) -> int:
     """Print a row a check, as it comes in. Returns 1 when one failed."""
     results = []
-    for result in check(name, kind):
-        results.append(result)
-        if not as_json:
-            subject = f"{result.kind} {result.name}"
-            print(f"{result.status:15} {subject:36} {result.check:28} {result.detail}", flush=True)
+    report = sys.stdout
+    with redirect_stdout(sys.stderr):  # whatever the component prints
+        for result in check(name, kind):
+            results.append(result)
+            if not as_json:
+                line = f"{result.status:15} {f'{result.kind} {result.name}':36} {result.check:28} {result.detail}"
+                print(line, file=report, flush=True)
     counts = Counter(result.status for result in results)
     if as_json:
         print(json.dumps([asdict(result) for result in results], indent=2))

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -92,7 +93,8 @@ def _show(given: argparse.Namespace) -> None:
         if row.spec is not None:
             description["declares"] = _declared(row.spec)
         if row.status == OK:
-            options = options_of(load_target(row)).values()
+            with redirect_stdout(sys.stderr):  # whatever its module prints
+                options = options_of(load_target(row)).values()
             description["options"] = {p.name: "required" if p.default is p.empty else repr(p.default) for p in options}
         shown.append(description)
     if given.json:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
@@ -40,6 +42,11 @@ _HOOKS: dict[Kind, str] = {
     "augmentation": "advloss_augmentations",
     "recipe": "advloss_recipes",
 }
+_POINT = re.compile(r"[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\])?\s*")
+_NEWER = re.compile(  # what the policy lets a later advloss have: another field, hook or public name
+    r"(Spec|Paper)\.__init__\(\) got an unexpected keyword argument|unknown hook 'advloss_"
+    r"|cannot import name '\w+' from 'advloss[.']|No module named 'advloss\.|module 'advloss[.'].* has no attribute"
+)
 T = TypeVar("T", bound=Callable[..., Any])
 
 
@@ -152,7 +159,7 @@ def _broken() -> str:
 
 @cache
 def _installed() -> tuple[Entry, ...]:
-    points = {(ep.name, ep.value, _distribution(ep)): ep for ep in entry_points(group=GROUP)}.values()
+    points = entry_points(group=GROUP)  # a distribution that is found twice on the path counts once
     only, built_in_only = _selection.only, _selection.built_in_only
     if only is None:
         only = frozenset(name.strip() for name in os.environ.get("ADVLOSS_PLUGINS", "").split(",")) - {""} or None
@@ -179,27 +186,34 @@ def _installed() -> tuple[Entry, ...]:
 
 
 def _load(ep: EntryPoint) -> list[Entry]:
-    """A plugin's rows. One PluginManager a plugin: a failure in one stays there."""
+    """A plugin's rows. One PluginManager a plugin: a failure in one stays there, and so does what it prints."""
+    if not _POINT.fullmatch(ep.value):
+        return [_failed(ep, f"its entry point's value {ep.value!r} is not module[:attribute]")]
     try:
-        manager = pluggy.PluginManager(GROUP)
-        manager.add_hookspecs(hookspecs)
-        module = ep.load()
-        manager.register(module, ep.name)
-        manager.check_pending()
-        _check_hooks(module)
-        rows = [
-            _row(ep, kind, spec)
-            for kind, hook in _HOOKS.items()
-            if hasattr(module, hook)
-            for spec in _checked(getattr(manager.hook, hook)(), kind, hook)
-        ]
+        with redirect_stdout(sys.stderr):  # the output may be JSON
+            rows = list(_offers(ep))
     except (Exception, SystemExit) as error:  # whatever a stranger's module does on import
         return [_failed(ep, _one_line(error))]
+    if not rows:
+        return [_failed(ep, "offers nothing: its hooks return no specs")]
     times = Counter((row.kind, row.name) for row in rows)
     return [
         replace(row, status=f"declared {n} times in this plugin") if (n := times[row.kind, row.name]) > 1 else row
         for row in rows
     ]
+
+
+def _offers(ep: EntryPoint) -> Iterator[Entry]:
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    module = ep.load()
+    manager.register(module, ep.name)
+    manager.check_pending()
+    _check_hooks(module)
+    for kind, hook in _HOOKS.items():
+        if hasattr(module, hook):
+            for spec in _checked(getattr(manager.hook, hook)(), kind, hook):
+                yield _row(ep, kind, spec)
 
 
 def _check_hooks(module: Any) -> None:
@@ -257,7 +271,8 @@ def _distribution(ep: EntryPoint) -> str:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    line = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    return f"{line}; perhaps written for a newer advloss: upgrade advloss" if _NEWER.search(text) else line
 
 
 def _register(kind: Kind, name: str, declared: dict[str, Any]) -> Callable[[T], T]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     "exits": ("raise SystemExit(3)", "SystemExit: 3"),
     "unknown-hook": (
         "from advloss import hookimpl\n@hookimpl\ndef advloss_loses():\n    return []",
-        "PluginValidationError: unknown hook 'advloss_loses'.*",
+        "PluginValidationError: unknown hook 'advloss_loses'.*; perhaps written for a newer advloss: upgrade advloss",
     ),
     "wrong-arguments": (
         "from advloss import hookimpl\n@hookimpl\ndef advloss_losses(registry):\n    return []",
@@ -89,7 +91,27 @@ BROKEN: dict[str, tuple[str, str]] = {
         spec("a", ", paper=Paper('Title', 'Author', '2014')").replace("LossSpec, ", "LossSpec, Paper, "),
         "OptionError: Paper 'Title': year='2014'; give a year, as in 2014",
     ),
-    "bad-field": (spec("a", ", colour=3"), "TypeError: .*colour.*"),
+    "new-field": (
+        spec("a", ", api=2, colour=3"),
+        "TypeError: LossSpec.* argument 'colour'; perhaps written for a newer advloss: upgrade advloss",
+    ),
+    "new-name": (
+        "\n    from advloss import NewThing" + spec("a"),
+        "ImportError: cannot import name 'NewThing' from 'advloss'.*; perhaps written for a newer advloss: upgrade advloss",
+    ),
+    "new-attribute": (
+        "import advloss\nadvloss.NewThing",
+        "AttributeError: module 'advloss' .* 'NewThing'; perhaps written for a newer advloss: upgrade advloss",
+    ),
+    "new-module": (
+        "import advloss.new_module",
+        "ModuleNotFoundError: .*'advloss.new_module'; perhaps written for a newer advloss: upgrade advloss",
+    ),
+    "own-module": (
+        "import advloss_own_module_.below",
+        "ModuleNotFoundError: No module named 'advloss_own_module_'",
+    ),
+    "empty": (HOOK.format("return []"), "offers nothing: its hooks return no specs"),
 }
 
 
@@ -103,10 +125,14 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     install(folder, "advloss-future", spec("tomorrow", ", api=99"))
     install(folder, "advloss-past", spec("yesterday", ", api=0"))
     install(folder, "advloss-needy", spec("extra", ", requires=('no_such_package',), extra='all'"))
-    install(folder, "advloss-needier", spec("plain", ", requires=('json', 'no_such.sub', 'nor_this')"))
+    install(folder, "advloss-needier", spec("plain", ", requires=('json', 'no_such.sub', 'no_such.b', 'nor_this')"))
     install(folder, "advloss-twice", HOOK.format("return [LossSpec(name='a', target='b:C', summary='d')] * 2"))
     install(folder, "advloss-one", GOOD, name="claimed", version="1.0")
     install(folder, "advloss-two", GOOD, name="claimed", version="2.0")
+    install(folder, "advloss-malformed", GOOD)
+    (folder / "advloss_malformed-1.2.3.dist-info" / "entry_points.txt").write_text(
+        "[advloss]\nmalformed = advloss-good\n"
+    )
     return {"folder": folder, "rows": rows(folder), "bare": rows(folder, ADVLOSS_DISABLE_PLUGINS="1")}
 
 
@@ -116,6 +142,31 @@ def test_broken_plugin_is_one_row_with_one_line(catalogue: dict[str, Any], name:
     assert (row["kind"], row["name"], row["distribution"]) == ("plugin", name, f"advloss-{name} 1.2.3")
     assert re.fullmatch(BROKEN[name][1], row["status"])
     assert "\n" not in row["status"]
+
+
+def test_value_of_an_entry_point_that_names_no_module(catalogue: dict[str, Any]) -> None:
+    (row,) = [row for row in catalogue["rows"] if row["plugin"] == "malformed"]
+    assert (row["kind"], row["distribution"]) == ("plugin", "advloss-malformed 1.2.3")
+    assert row["status"] == "its entry point's value 'advloss-good' is not module[:attribute]"
+
+
+@pytest.mark.parametrize("value", ["advloss_good", "advloss_good:Plugin", "advloss_good : Plugin.hooks [extra]"])
+def test_values_of_entry_points_that_do(tmp_path: Path, value: str) -> None:
+    source = (
+        GOOD + "\n    class Plugin:\n        hooks = None\n    Plugin.advloss_losses = staticmethod(advloss_losses)\n"
+    )
+    install(tmp_path, "advloss-good", source + "    Plugin.hooks = Plugin\n")
+    (tmp_path / "advloss_good-1.2.3.dist-info" / "entry_points.txt").write_text(f"[advloss]\ngood = {value}\n")
+    assert [row["status"] for row in rows(tmp_path) if row["plugin"] == "good"] == ["ok"]
+
+
+def test_what_a_plugin_prints_is_no_part_of_a_report(tmp_path: Path) -> None:
+    source = "print('on import')\n" + textwrap.dedent(GOOD).replace("return [", "print('in a hook')\n    return [")
+    install(tmp_path, "advloss-good", source.replace("advloss_good:Quartic", "noisy_target:Quartic"))
+    (tmp_path / "noisy_target.py").write_text("print('when it is imported')\nfrom advloss_good import Quartic")
+    for arguments in (["list"], ["show", "quartic"], ["check", "quartic"], ["doctor"]):
+        report = run(tmp_path, f"from advloss._cli import main; main([*{arguments}, '--json'])")
+        assert json.loads(report), arguments
 
 
 def test_the_others_are_whole(catalogue: dict[str, Any]) -> None:
@@ -133,7 +184,7 @@ def test_the_others_are_whole(catalogue: dict[str, Any]) -> None:
         ("future", "written for plugin API 99; this advloss speaks 1: upgrade advloss"),
         ("past", "written for plugin API 0; this advloss speaks 1: upgrade advloss-past"),
         ("needy", "needs no_such_package: pip install 'advloss-needy[all]'"),
-        ("needier", "needs no_such.sub, nor_this: pip install no_such nor_this"),
+        ("needier", "needs no_such.sub, no_such.b, nor_this: pip install no_such nor_this"),
     ],
 )
 def test_component_that_cannot_be_built_here_says_why(catalogue: dict[str, Any], plugin: str, status: str) -> None:
