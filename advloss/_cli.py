@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from advloss import __version__
 from advloss._bibtex import bibtex, key
-from advloss._registry import OK, Entry, list_components, unknown
+from advloss._registry import OK, Entry, list_components, shared_names, unknown
 from advloss.errors import AdvlossError, UnknownComponentError
 from advloss.specs import Kind, Paper, Spec
 
@@ -72,11 +72,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(given: argparse.Namespace) -> None:
     rows = list_components(given.kind, given.pattern)
+    notes = {key: f"! short name shared: write {' or '.join(names)}" for key, names in shared_names().items()}
     if given.json:
         print(json.dumps([_row(row) for row in rows], indent=2))
     elif rows:
         table = [("KIND", "NAME", "PLUGIN", "SUMMARY")]
-        table += [(r.kind, r.name, r.plugin, r.summary if r.status == OK else f"! {r.status}") for r in rows]
+        for row in rows:
+            said = (row.summary, notes.get((row.kind, row.name))) if row.status == OK else (f"! {row.status}",)
+            table.append((row.kind, row.name, row.plugin, "  ".join(filter(None, said))))
         widths = [max(len(row[i]) for row in table) for i in range(3)]
         for row in table:
             print(*(cell.ljust(width) for cell, width in zip(row, widths)), row[3], sep="  ")

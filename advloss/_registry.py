@@ -120,6 +120,14 @@ def find(kind: Kind, name: str) -> Entry:
     raise unknown(kind, name, rows)
 
 
+def shared_names() -> dict[tuple[str, str], list[str]]:
+    """Short names that several plugins provide, by kind and name: the full names, one of which must be written."""
+    names: dict[tuple[str, str], dict[str, None]] = {}
+    for row in list_components():
+        names.setdefault((row.kind, row.name), {})[row.full_name] = None
+    return {key: list(full) for key, full in names.items() if len(full) > 1}
+
+
 def unknown(kind: str, name: str, rows: list[Entry]) -> UnknownComponentError:
     """The error for a name that none of `rows` has."""
     return UnknownComponentError(f"no {kind} is called {name!r}. {_nearest(name, rows)}{_broken()}")

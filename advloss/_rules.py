@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from advloss._features import FeatureDiscriminator
-from advloss._registry import OK, list_components
+from advloss._registry import OK, list_components, shared_names
 from advloss.errors import CombinationError
 from advloss.specs import AugmentationSpec, DiscriminatorSpec, Kind, Spec
 
@@ -54,8 +54,8 @@ def check_combination(discriminator: nn.Module, spec: Spec | None, regularizers:
 def others(kind: Kind, suits: Callable[[Any], bool]) -> str:
     """Names of usable components whose spec `suits`, for an error: ``"'r1' or 'lecam'"``; "" when there are none."""
     rows = [row for row in list_components(kind) if row.status == OK and row.spec is not None and suits(row.spec)]
-    short = [row.name for row in rows]
-    names = [repr(row.name if short.count(row.name) == 1 else row.full_name) for row in rows]
+    shared = shared_names()
+    names = [repr(row.full_name if (kind, row.name) in shared else row.name) for row in rows]
     return " or ".join(names[:4])
 
 

@@ -75,6 +75,32 @@ def test_show_gives_options_and_declarations(capsys: pytest.CaptureFixture[str])
     assert kinds == ["loss", "recipe"]
 
 
+def test_short_name_that_two_plugins_have(tmp_path: Path) -> None:
+    """Each can be used, by its full name: the rows of both say so, and no other's."""
+    source = """
+        from advloss import LossSpec, RegularizerSpec, hookimpl
+
+        @hookimpl
+        def advloss_losses():
+            return [LossSpec(name="hinge", target="torch.nn:Identity", summary="A rival."),
+                    LossSpec(name="r1", target="torch.nn:Identity", summary="Another kind.")]
+    """
+    install(tmp_path, "advloss-rival", source)
+    listed = run(tmp_path, "from advloss._cli import main; main(['list'])").splitlines()
+    note = "! short name shared: write losses/hinge or rival/hinge"
+    assert [line.split()[:3] for line in listed if note in line] == [
+        ["loss", "hinge", "losses"],
+        ["loss", "hinge", "rival"],
+    ]
+    assert sum("!" in line for line in listed) == 2
+    narrow = run(tmp_path, "from advloss._cli import main; main(['list', 'rival/hinge'])")
+    assert narrow.rstrip().endswith("A rival.  " + note)
+    told = run(tmp_path, "from advloss._cli import main; print(main(['doctor']))").splitlines()
+    assert told[-2:] == ["! loss hinge: short name shared: write losses/hinge or rival/hinge", "0"]
+    report = json.loads(run(tmp_path, "from advloss._cli import main; main(['doctor', '--json'])"))
+    assert report["shared_names"] == {"loss hinge": ["losses/hinge", "rival/hinge"]}
+
+
 def test_cite_prints_each_paper_once(capsys: pytest.CaptureFixture[str]) -> None:
     bibtex = said(capsys, "cite", "r1", "r2", "hinge", "r3gan")
     assert bibtex.count("@misc{") == len({line for line in bibtex.splitlines() if line.startswith("@misc")})

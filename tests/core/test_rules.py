@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from core_tools import SMALL, samples
+from plugin_folder import install, run
 from torch import nn
 
 import advloss
-from advloss._rules import RULES
+from advloss._rules import RULES, batch_coupled
 
 DINO = ("dino", SMALL["dino"][0])
 PATCH = ("patch", SMALL["patch"][0])
@@ -91,6 +92,71 @@ def test_what_is_proposed_comes_from_the_catalogue() -> None:
             return samples
 
     assert "'instance-noise' or 'jitter'" in refused("mlp", "hinge", (), "diffaugment")
+
+
+class Points(nn.Linear):
+    """One logit for a point in the plane."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+
+    def forward(self, samples: torch.Tensor, condition: Any = None) -> torch.Tensor:
+        return super().forward(samples).squeeze(1)
+
+
+def test_what_is_proposed_takes_the_same_samples() -> None:
+    advloss.register_discriminator("points", dims=(0,), double_backward=False)(Points)
+    message = refused("points", "hinge", ["gradient-penalty"])
+    found = re.findall(r"'([a-z0-9-]+)'", message.partition("use the discriminator ")[2])
+    assert found == ["mlp"]
+    advloss.Adversary(found[0], "hinge", ["gradient-penalty"])
+
+
+def test_a_shared_name_is_proposed_in_full() -> None:
+    """Also where the other one that has it is not proposed."""
+    advloss.register_augmentation("instance-noise", dims=(3,))(Points)
+    assert refused("mlp", "hinge", (), "diffaugment").endswith("or use 'augmentations/instance-noise'")
+
+
+def test_what_cannot_be_used_is_not_proposed(tmp_path: Path) -> None:
+    source = """
+        from advloss import AugmentationSpec, hookimpl
+
+        @hookimpl
+        def advloss_augmentations():
+            return [AugmentationSpec(name="absent", target="no_such:Class", summary="One.", dims=(0,), requires=("no_such",))]
+    """
+    install(tmp_path, "advloss-absent", source)
+    code = """
+        import advloss
+        try:
+            advloss.Adversary("mlp", "hinge", augmentations="diffaugment")
+        except advloss.CombinationError as error:
+            print(str(error))
+    """
+    assert run(tmp_path, code).endswith("or use 'instance-noise'\n")
+
+
+def test_parts_that_are_frozen_are_not_differentiated_twice() -> None:
+    """R1 by features stops at the heads' inputs: only the heads must have a second derivative."""
+
+    class Heads(nn.Linear):
+        def forward(self, features: torch.Tensor, condition: Any = None) -> torch.Tensor:
+            return super().forward(features)
+
+    frozen = nn.Sequential(nn.Linear(2, 4), nn.SyncBatchNorm(4))
+    r1 = {"r1": {"inputs": "features"}}
+    advloss.Adversary(advloss.FeatureDiscriminator(frozen, Heads(4, 1)), "hinge", r1)
+    heads = nn.Sequential(Heads(4, 1))
+    heads.append(nn.SyncBatchNorm(1))
+    message = refused(advloss.FeatureDiscriminator(nn.Linear(2, 4), heads), "hinge", r1)
+    assert "1 is a SyncBatchNorm, which has no double backward" in message
+
+
+def test_batch_norm_couples_samples_while_it_trains() -> None:
+    norm = nn.Sequential(nn.BatchNorm1d(2))
+    assert batch_coupled({"norm": (norm, None)}) == ["norm"]
+    assert batch_coupled({"norm": (norm.eval(), None)}) == []
 
 
 def test_condition_for_a_discriminator_that_takes_none() -> None:
