@@ -60,19 +60,20 @@ def create(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
     """Build the component of this kind and name."""
     entry = find(kind, name)
     target = load_target(entry)
-    _check_options(entry, target, options)
-    try:
-        made = target(**options)
-    except AdvlossError:
-        raise
-    except Exception as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "its defaults"
-        raise PluginError(
-            f"{entry.kind} {entry.full_name} ({entry.distribution}) could not be built with {given}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    _check_options(f"{kind} {entry.name!r}", target, options)
+    made = _make(f"{kind} {entry.full_name} ({entry.distribution})", target, options)
     _check_type(entry, made)
     return made
+
+
+def _make(what: str, target: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    try:
+        return target(**options)
+    except AdvlossError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a stranger's class does
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "its defaults"
+        raise PluginError(f"{what} could not be built with {given}: {type(error).__name__}: {error}") from error
 
 
 def build(kind: Kind, component: Component) -> tuple[Any, str, Spec | None]:
@@ -84,7 +85,9 @@ def build(kind: Kind, component: Component) -> tuple[Any, str, Spec | None]:
         if not isinstance(options, Mapping):
             raise OptionError(f"options of {kind} {name!r} are {options!r}; give a mapping, as in ({name!r}, {{...}})")
         if not isinstance(name, str):
-            return build(kind, name(**options))
+            what = f"{kind} {name.__qualname__}"
+            _check_options(what, name, options)
+            return build(kind, _make(what, name, options))
         entry = find(kind, name)
         return create(kind, name, options), entry.full_name, entry.spec
     wrong = _wrong_type(kind, component)
@@ -152,7 +155,7 @@ def load_target(entry: Entry) -> Callable[..., Any]:
     module, _, attribute = entry.spec.target.partition(":")
     try:
         target = attrgetter(attribute)(importlib.import_module(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         hint = ""
         if isinstance(error, ModuleNotFoundError) and entry.spec.requires:
             hint = f". Try: {install_line(entry.spec, entry.distribution.split()[0])}"
@@ -181,18 +184,16 @@ def check_known(what: str, options: Iterable[str], known: Mapping[str, inspect.P
             raise OptionError(f"{what} has no option {name!r}; {hint}")
 
 
-def _check_options(entry: Entry, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def _check_options(what: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
     known = options_of(target)
-    check_known(f"{entry.kind} {entry.name!r}", options, known)
+    check_known(what, options, known)
     missing = [
         name
         for name, p in known.items()
         if p.default is p.empty and name not in options and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
     if missing:
-        raise OptionError(
-            f"{entry.kind} {entry.name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        )
+        raise OptionError(f"{what} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
 
 
 def _wrong_type(kind: Kind, made: Any) -> str | None:

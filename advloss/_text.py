@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
@@ -54,15 +55,16 @@ def _import_class(module: str, attribute: str) -> Callable[..., Any]:
     try:
         if module.endswith(".py"):
             path = Path(module).resolve(strict=True)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
+            spec = importlib.util.spec_from_file_location(str(path), path)
             assert spec is not None
             assert spec.loader is not None
             loaded = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = loaded  # dataclasses look there; the path is a name that no import can write
             spec.loader.exec_module(loaded)
         else:
             loaded = importlib.import_module(module)
         target = attrgetter(attribute)(loaded)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == module and "." not in module:
             raise OptionError(f"'{module}:{attribute}': write options as {module}:option=value,option=value") from error
         raise PluginError(f"{module}:{attribute} cannot be imported: {type(error).__name__}: {error}") from error

@@ -18,11 +18,12 @@ PLUGIN = """
 
     @hookimpl
     def advloss_discriminators():
-        names = ("Good", "Missing", "Constant", "Module", "Positional", "Raises", "TooFew", "Words", "Empty", "InPlace")
+        names = ("Good", "Missing", "Constant", "Module", "Positional", "Raises", "TooFew", "Words", "Empty", "InPlace",
+                 "Exits")
         return [
             DiscriminatorSpec(name=name.lower(), target=f"advloss_zoo:{name}", summary="One.", dims=(0,), value_range=None)
             for name in names
-        ]
+        ] + [DiscriminatorSpec(name="exiting", target="zoo_exiting:Class", summary="One.")]
 
     Constant = 3
 
@@ -44,6 +45,10 @@ PLUGIN = """
     class Raises(Good):
         def __init__(self, *, width=2):
             super().__init__(widht=width)
+
+    class Exits(Good):
+        def __init__(self):
+            raise SystemExit("no license")
 
     class TooFew(Good):
         def answer(self, logits):
@@ -73,7 +78,8 @@ USE = """
         return float(adversary.discriminator_step(real, torch.zeros(4, 2)).loss)
 
     first = use("zoo/good")
-    for name in ("missing", "constant", "module", "positional", "raises", "toofew", "words", "empty", "inplace"):
+    for name in ("missing", "constant", "module", "positional", "raises", "toofew", "words", "empty", "inplace",
+                 "exits", "exiting"):
         try:
             use(name)
         except advloss.AdvlossError as error:
@@ -94,6 +100,8 @@ EXPECTED = {
     "toofew": r"InputError: advloss_zoo\.TooFew returned torch\.float32 \(3,\) for 4 samples; logits are .*",
     "words": r"InputError: advloss_zoo\.Words returned a dict for 4 samples; .*",
     "empty": r"InputError: advloss_zoo\.Empty returned a list for 4 samples; .*",
+    "exits": r"PluginError: discriminator zoo/exits .* could not be built with its defaults: SystemExit: no license",
+    "exiting": r"PluginError: discriminator zoo/exiting .* cannot be imported from zoo_exiting:Class: SystemExit: 3",
     "inplace": r"InputError: advloss_zoo\.InPlace, or an augmentation before it, changed its input in place; .*",
 }
 
@@ -102,6 +110,7 @@ EXPECTED = {
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("site")
     install(folder, "advloss-zoo", PLUGIN)
+    (folder / "zoo_exiting.py").write_text("raise SystemExit(3)")
     lines = run(folder, USE).splitlines()
     return dict(line.split(": ", 1) for line in lines)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,25 @@ class Mine(nn.Linear):
     def forward(self, samples, condition=None):
         return super().forward(samples).sum(1)
 
+class Fails(Mine):
+    def __init__(self):
+        raise KeyError("gone")
+
+class Exits(Mine):
+    def __init__(self):
+        raise SystemExit(3)
+
 nothing = 3
+"""
+DATA = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
+
+@dataclass
+class Data:
+    kind: ClassVar[str] = "data"
+    width: int = {}
 """
 
 
@@ -53,9 +73,46 @@ def test_a_class_in_a_file_or_a_module(tmp_path: Path, monkeypatch: pytest.Monke
     assert target().out_features == 2
 
 
+def test_a_file_is_a_module_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dataclasses look their module up by name; two files of one name are two, and neither can be imported."""
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for folder, width in (("one", 1), ("two", 2)):
+        Path(folder).mkdir()
+        Path(folder, "json.py").write_text(DATA.format(width))
+        made.append(parse_component(f"./{folder}/json.py:Data")[0])
+    assert [cls().width for cls in made] == [1, 2]  # type: ignore[operator]
+    assert [sys.modules[cls.__module__].Data for cls in made] == made  # type: ignore[union-attr]
+    assert sys.modules["json"] is json
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
+        (
+            "my_file.py:Mine:widht=8",
+            advloss.OptionError,
+            "discriminator Mine has no option 'widht'; did you mean 'width'",
+        ),
+        ("my_file.py:Mine:width=[]", advloss.PluginError, r"Mine could not be built with width=\[\]: TypeError: "),
+        ("my_file.py:Fails", advloss.PluginError, "Fails could not be built with its defaults: KeyError: 'gone'"),
+        ("my_file.py:Exits", advloss.PluginError, "Exits could not be built with its defaults: SystemExit: 3"),
+        ("torch.nn:Linear:in_features=2", advloss.OptionError, "discriminator Linear needs the option out_features"),
+    ],
+)
+def test_a_class_of_ones_own_that_cannot_be_built(
+    text: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_file.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        advloss.Adversary(parse_component(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("exits.py:Mine", advloss.PluginError, "exits.py:Mine cannot be imported: SystemExit: 3"),
         ("r1:weight", advloss.OptionError, "write options as r1:option=value"),
         ("r1:weight=1,every", advloss.OptionError, "write options as name:option=value"),
         ("./none.py:Mine", advloss.PluginError, "FileNotFoundError"),
@@ -68,6 +125,7 @@ def test_what_cannot_be_read(
     text: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_file.py").write_text(SOURCE)
+    (tmp_path / "exits.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         parse_component(text)
