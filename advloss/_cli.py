@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from advloss import __version__
-from advloss._bibtex import bibtex, key
+from advloss._bibtex import bibliography
 from advloss._registry import OK, Entry, list_components, shared_names, unknown
 from advloss.errors import AdvlossError, UnknownComponentError
 from advloss.specs import Kind, Paper, Spec
@@ -77,9 +77,9 @@ def _list(given: argparse.Namespace) -> None:
         print(json.dumps([_row(row) for row in rows], indent=2))
     elif rows:
         table = [("KIND", "NAME", "PLUGIN", "SUMMARY")]
-        for row in rows:
-            said = (row.summary, notes.get((row.kind, row.name))) if row.status == OK else (f"! {row.status}",)
-            table.append((row.kind, row.name, row.plugin, "  ".join(filter(None, said))))
+        for r in rows:
+            said = (r.summary, notes.get((r.kind, r.name))) if r.status == OK else (f"! {r.status}",)
+            table.append((r.kind, r.name, r.plugin, "  ".join(filter(None, said))))
         widths = [max(len(row[i]) for row in table) for i in range(3)]
         for row in table:
             print(*(cell.ljust(width) for cell, width in zip(row, widths)), row[3], sep="  ")
@@ -117,14 +117,18 @@ def _show(given: argparse.Namespace) -> None:
 
 
 def _cite(given: argparse.Namespace) -> None:
-    papers: dict[str, Paper] = {}
+    papers: list[Paper] = []
+    without = []
     for name in given.names:
-        for row in _named(name, None):
-            if row.spec is not None and row.spec.paper is not None:
-                papers[key(row.spec.paper)] = row.spec.paper
-    if not papers:
-        raise UnknownComponentError(f"no paper stands behind {', '.join(given.names)}")
-    print("\n\n".join(bibtex(paper) for paper in papers.values()))
+        found = [row.spec.paper for row in _named(name, None) if row.spec is not None]
+        papers += (cited := [paper for paper in found if isinstance(paper, Paper)])
+        without += [] if cited else [name]
+    if without:
+        none = UnknownComponentError(f"no paper stands behind {', '.join(without)}")
+        if not papers:
+            raise none
+        print(f"advloss: {none}", file=sys.stderr)
+    print(bibliography(papers))
 
 
 def _check(given: argparse.Namespace) -> int:

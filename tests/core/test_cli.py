@@ -109,6 +109,26 @@ def test_cite_prints_each_paper_once(capsys: pytest.CaptureFixture[str]) -> None
     assert bibtex.count("{") == bibtex.count("}")
 
 
+def test_cite_names_every_paper_and_every_component_without_one(capsys: pytest.CaptureFixture[str]) -> None:
+    papers = {
+        "first": advloss.Paper(
+            "On Amortised Inference", "Sønderby, Casper and others", 2016, url="https://example.org"
+        ),
+        "other": advloss.Paper("The amortised rest", "Sønderby, Casper", 2016, arxiv="1610.04490"),
+        "again": advloss.Paper("Amortised: three", "Sönderby, Casper", 2016),
+        "none": None,
+    }
+    for name, paper in papers.items():
+        advloss.register_loss(name, paper=paper, summary="A loss.")(advloss.Loss)
+    assert main(["cite", *papers, "other"]) == 0
+    captured = capsys.readouterr()
+    keys = re.findall(r"^@misc\{(.*),$", captured.out, re.MULTILINE)
+    assert keys == ["sonderby2016amortised", "sonderby2016amortisedb", "sonderby2016amortisedc"]
+    assert captured.err == "advloss: no paper stands behind none\n"
+    assert main(["cite", "none"]) == 1
+    assert capsys.readouterr().err == "advloss: no paper stands behind none\n"
+
+
 @pytest.mark.parametrize("name", [n for kind in ("loss", "discriminator", "regularizer") for n in built_in(kind)])
 def test_every_component_of_a_paper_can_be_cited(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "title = {" in said(capsys, "cite", name)
