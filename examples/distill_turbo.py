@@ -51,9 +51,9 @@ from advloss_distill import (
 
 # Samples of a batch at each step of the sampling paths of 1, 2 and 4 steps.
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
-COUNTS = {(999,): 72, (999, 499): 15, (999, 749): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
-SHARES = (0.3, 0.6, 0.6, 0.6, 0.6)  # of the teacher's samples among the real ones, at each of these steps
+COUNTS = {(999,): 72, (999, 749): 15, (999, 499): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
 SOLVER_STEPS = 40  # of the teacher on a trajectory; it has to come by the timesteps of the paths
+TEACHER_SHARE = 0.3  # of its samples among the real ones
 
 
 @advloss.register_discriminator("dense", conditions=("class", "time"), output="logit")
@@ -119,7 +119,7 @@ def distil(
         student,
         adversary,
         BackwardSimulation(denoiser.diffusion, PATHS, COUNTS),
-        TeacherMade(data, *made, shares=SHARES),
+        TeacherMade(data, *made, share=TEACHER_SHARE),
         options=options,
         accelerator=accelerator,
     )

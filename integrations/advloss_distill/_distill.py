@@ -125,9 +125,8 @@ class Distillation:
         noisy, condition = simulation.inputs(noise, self.data.conditions(simulation.fresh))
         x0 = self._x0(noisy, simulation.timesteps.to(device), condition)
         simulation.advance(x0, condition)
-        steps = simulation.steps.to(device)
-        real = self.data.real(condition, steps)
-        judged = self.denoiser.judged(condition, steps)
+        real = self.data.real(condition)
+        judged = self.denoiser.judged(condition, simulation.steps.to(device))
 
         report = self.adversary.discriminator_step(real, x0, condition=judged)
         adversarial = self.adversary.generator_loss(x0, real=real, condition=judged)

@@ -36,8 +36,7 @@ class NoisedData:
 
     def inputs(self, noise: Tensor, condition: Conditions) -> tuple[Tensor, Conditions]:
         """Real samples of `condition`, noised with `noise` `(N, ...)`."""
-        real = self.data.real(condition, self.steps.to(noise.device))
-        return self.diffusion.add_noise(real, noise, self.timesteps), condition
+        return self.diffusion.add_noise(self.data.real(condition), noise, self.timesteps), condition
 
     def advance(self, x0: Tensor, condition: Conditions) -> None:
         """Nothing: the next inputs do not depend on the student."""

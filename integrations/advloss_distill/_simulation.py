@@ -30,12 +30,8 @@ class Data(Protocol):
     def conditions(self, count: int) -> Conditions:
         """Conditions to make `count` samples for."""
 
-    def real(self, condition: Conditions, steps: Tensor) -> Tensor:
-        """Real samples `(N, ...)` of these conditions, to compare the student's with.
-
-        Args:
-            steps: `(N,)`, the index of the student's step that each one is compared at; most data do not care.
-        """
+    def real(self, condition: Conditions) -> Tensor:
+        """Real samples `(N, ...)` of these conditions."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -45,26 +44,21 @@ class TeacherMade:
     Args:
         data: the real samples.
         samples, labels: what the teacher made `(N, ...)`, and for which classes `(N,)`.
-        shares: of the teacher's samples at each of the student's steps, each 0 to 1. A step that starts at the teacher's
-            level has room for more of them than the first one, which has the longest way to go.
-
-    Raises:
-        OptionError: a share is not in [0, 1], or a class below the largest has no sample.
+        share: of the teacher's samples, 0 to 1.
     """
 
-    def __init__(self, data: Data, samples: Tensor, labels: Tensor, shares: Sequence[float]) -> None:
-        if not shares or not all(0 <= share <= 1 for share in shares):
-            raise OptionError(f"shares={shares}: give a share of the teacher's samples from 0 to 1 for each step")
-        self.data = data
-        self._shares = torch.tensor(shares, device=labels.device)
+    def __init__(self, data: Data, samples: Tensor, labels: Tensor, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise OptionError(f"share={share}: give a share of the teacher's samples from 0 to 1")
+        self.data, self.share = data, share
         self._made = ByClass(samples, labels)
 
     def conditions(self, count: int) -> Conditions:
         """As the data draws them."""
         return self.data.conditions(count)
 
-    def real(self, condition: Conditions, steps: Tensor) -> Tensor:
-        """Samples of these conditions, each the teacher's with the probability that its step has in `shares`."""
-        real, labels = self.data.real(condition, steps), condition["class_labels"]
-        chosen = torch.rand(len(labels), device=labels.device) < self._shares[steps]
+    def real(self, condition: Conditions) -> Tensor:
+        """Samples of these conditions, each the teacher's with probability `share`."""
+        real, labels = self.data.real(condition), condition["class_labels"]
+        chosen = torch.rand(len(labels), device=labels.device) < self.share
         return torch.where(chosen.view(-1, *[1] * (real.ndim - 1)), self._made.draw(labels), real)

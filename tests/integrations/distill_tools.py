@@ -77,7 +77,7 @@ class Stripes:
     def conditions(self, count: int) -> Conditions:
         return {"class_labels": torch.randint(CLASSES, (count,))}
 
-    def real(self, condition: Conditions, steps: Tensor) -> Tensor:
+    def real(self, condition: Conditions) -> Tensor:
         labels = condition["class_labels"]
         return self.level(labels) + self.TEXTURE * (2 * torch.rand(len(labels), 1, 8, 8) - 1)
 

@@ -79,9 +79,9 @@ def test_conditions_are_balanced_and_in_random_order(data: digits.Digits, count:
 def test_real_samples_are_training_images_of_the_labels(data: digits.Digits) -> None:
     labels = data.conditions(500)["class_labels"]
     known: dict[tuple[float, ...], int] = dict(zip(rows(data.images), data.labels.tolist()))
-    real = data.real({"class_labels": labels}, torch.zeros_like(labels))
+    real = data.real({"class_labels": labels})
     assert [known.get(row) for row in rows(real)] == labels.tolist()
-    other = data.real({"class_labels": labels}, torch.zeros_like(labels))
+    other = data.real({"class_labels": labels})
     assert (real != other).any()
 
 
@@ -89,7 +89,7 @@ def test_every_training_image_is_drawn_alike(data: digits.Digits) -> None:
     """Classes differ in size: neither padding nor the last image of a class may be favoured or left out."""
     place = {row: i for i, row in enumerate(rows(data.images))}
     labels = torch.arange(10).repeat(4000)
-    drawn = torch.tensor([place[row] for row in rows(data.real({"class_labels": labels}, torch.zeros_like(labels)))])
+    drawn = torch.tensor([place[row] for row in rows(data.real({"class_labels": labels}))])
     uses = torch.bincount(drawn, minlength=len(data.images))
     assert uses.min() > 0
     assert uses.max() < 70  # 29 each, on average

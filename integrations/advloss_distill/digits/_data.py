@@ -46,6 +46,6 @@ class Digits:
         labels = (labels + torch.randint(CLASSES, (), device=device)) % CLASSES
         return {"class_labels": labels[torch.randperm(count, device=device)]}
 
-    def real(self, condition: Conditions, steps: Tensor) -> Tensor:
+    def real(self, condition: Conditions) -> Tensor:
         """A random training image of each label."""
         return self._by_class.draw(condition["class_labels"])
