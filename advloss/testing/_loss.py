@@ -11,16 +11,9 @@ from torch.autograd import gradcheck
 
 from advloss._create import build_all
 from advloss.errors import InputError
-from advloss.testing._component import (
-    ComponentTests,
-    expect,
-    expect_no_seeding,
-    fails,
-    finite,
-    not_applicable,
-    same,
-    unchanged_world,
-)
+from advloss.testing._component import ComponentTests
+from advloss.testing._expect import expect, fails, finite, not_applicable, same
+from advloss.testing._world import expect_no_seeding, unchanged_world
 
 
 class LossTests(ComponentTests):

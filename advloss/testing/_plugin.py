@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from advloss._registry import GROUP, OK, Entry, list_components
 from advloss.specs import API_VERSION
-from advloss.testing._component import expect
+from advloss.testing._expect import expect
 
 _HOOK_IMPORTS = """
 import sys

@@ -12,7 +12,8 @@ from advloss._create import build, build_all, check_known, load_target, options_
 from advloss._recipe import Recipe
 from advloss._registry import find
 from advloss.testing._case import DiscriminatorCases
-from advloss.testing._component import ComponentTests, expect, not_applicable
+from advloss.testing._component import ComponentTests
+from advloss.testing._expect import expect, not_applicable
 
 
 class RecipeTests(ComponentTests):

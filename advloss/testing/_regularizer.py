@@ -10,18 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from advloss._adversary import Adversary
-from advloss.testing._component import (
-    ComponentTests,
-    changed,
-    expect,
-    expect_no_seeding,
-    finite,
-    not_applicable,
-    same,
-    state_of,
-    unchanged_world,
-)
+from advloss.testing._component import ComponentTests
+from advloss.testing._expect import changed, expect, finite, not_applicable, same, state_of
 from advloss.testing._players import Curved, Linear, Once, SameNoise
+from advloss.testing._world import expect_no_seeding, unchanged_world
 
 
 class RegularizerTests(ComponentTests):

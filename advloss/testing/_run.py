@@ -17,6 +17,7 @@ from advloss.testing._loss import LossTests
 from advloss.testing._plugin import PluginTests
 from advloss.testing._recipe import RecipeTests
 from advloss.testing._regularizer import RegularizerTests
+from advloss.testing._world import restored_world
 
 TESTS: dict[Kind, type[ComponentTests]] = {
     "discriminator": DiscriminatorTests,
@@ -83,7 +84,8 @@ def _results(kind: str, name: str, tests: type[Any]) -> Iterator[CheckResult]:
 
 def _run(tests: type[Any], method: str) -> tuple[Literal["ok", "failed", "not applicable"], str]:
     try:
-        getattr(tests(), method)()
+        with restored_world():
+            getattr(tests(), method)()
     except unittest.SkipTest as reason:
         return "not applicable", str(reason)
     except AssertionError as error:

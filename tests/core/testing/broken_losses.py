@@ -1,0 +1,110 @@
+"""A loss that passes every check, and one for each check that it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from advloss import Loss
+
+GOOD: dict[str, Any] = {"equilibrium": 0.0}
+
+
+class GoodLoss(Loss):
+    """The non-saturating logistic loss."""
+
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(-real).mean() + softplus(fake).mean()
+
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        return softplus(-fake).mean()
+
+
+class Vector(GoodLoss):
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        return softplus(-fake)
+
+
+class WrongWay(GoodLoss):
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        return softplus(fake).mean()
+
+
+class WrongSides(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().discriminator_term(fake, real)
+
+
+class HalfDetached(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(-real).mean() + 0.5 * softplus(fake).mean() + 0.5 * softplus(fake.detach()).mean()
+
+
+class Broadcasts:
+    """No `Loss`: nothing checks its shapes."""
+
+    paired = False
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return (softplus(-real_logits) + softplus(fake_logits)).mean()
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        return softplus(-fake_logits).mean()
+
+
+class ComparesInSecret(Broadcasts):
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        shift = 0 if real_logits is None else real_logits.mean()
+        return softplus(shift - fake_logits).mean()
+
+
+class Average(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean() + real.square().mean()
+
+
+class Log(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return -torch.log(torch.sigmoid(real)).mean() - torch.log(1 - torch.sigmoid(fake)).mean()
+
+
+class WritesLogits(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        with torch.no_grad():
+            real.mul_(2)
+        return super().discriminator_term(real, fake)
+
+
+class SeedsLoss(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return super().discriminator_term(real, fake)
+
+
+class SeedsAtFirst(GoodLoss):
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__()
+
+
+BROKEN: list[tuple[str, type, dict[str, Any]]] = [
+    ("scalars", Vector, {}),
+    ("direction", WrongWay, {}),
+    ("direction", WrongSides, {}),
+    ("gradients", HalfDetached, {}),
+    ("equilibrium", GoodLoss, {"equilibrium": None}),
+    ("equilibrium", GoodLoss, {"equilibrium": 0.5}),
+    ("broadcasting-is-refused", Broadcasts, {}),
+    ("paired", GoodLoss, {"paired": True}),
+    ("paired", ComparesInSecret, {}),
+    ("batch-coupling", Average, {}),
+    ("batch-coupling", GoodLoss, {"batch_coupled": True}),
+    ("extreme-logits", Log, {}),
+    ("global-state", WritesLogits, {}),
+    ("global-state", SeedsLoss, {}),
+    ("regularizers", GoodLoss, {"regularizers": {"no-such-term": {}}}),
+    ("building", SeedsAtFirst, {}),
+]

@@ -1,0 +1,120 @@
+"""A regularizer that passes every check, and one for each check that it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advloss import Regularizer, input_gradient, leaf
+
+GOOD: dict[str, Any] = {"second_order": True, "slope": 0.0}
+
+
+class GoodRegularizer(Regularizer):
+    """R1."""
+
+    second_order = "samples"
+
+    def __init__(self, *, weight: float = 2.0, every: int = 1) -> None:
+        super().__init__(weight=weight, every=every)
+
+    def forward(
+        self, discriminator: Any, real: Tensor, fake: Tensor, condition: Any = None, fake_condition: Any = None
+    ) -> Tensor:
+        points = self.points(real)
+        (slope,) = input_gradient(discriminator(points, condition), [points])
+        return self.weight / 2 * self.norm(slope)
+
+    def points(self, real: Tensor) -> Tensor:
+        return leaf(real.detach())
+
+    def norm(self, slope: Tensor) -> Tensor:
+        return slope.square().sum(1).mean()
+
+
+class Unweighted(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return super().norm(slope) / self.weight
+
+
+class Negative(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return -super().norm(slope)
+
+
+class Detached(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return super().norm(slope.detach())
+
+
+class ReachesMaker(GoodRegularizer):
+    def points(self, real: Tensor) -> Tensor:
+        return real if real.requires_grad else leaf(real)
+
+
+class LeavesGradients(GoodRegularizer):
+    def forward(self, discriminator: Any, real: Tensor, *rest: Any) -> Tensor:
+        term = super().forward(discriminator, real, *rest)
+        discriminator(real).sum().backward()
+        return term
+
+
+class SumOverBatch(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return slope.square().sum()
+
+
+class SlopeOne(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return (torch.linalg.vector_norm(slope, dim=1) - 1).square().mean()
+
+
+class Root(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return slope.square().sum(1).sqrt().mean()
+
+
+class KeepsCondition(GoodRegularizer):
+    def forward(self, discriminator: Any, real: Tensor, fake: Tensor, *conditions: Any) -> Tensor:
+        return super().forward(discriminator, real, fake)
+
+
+class CountsCalls(GoodRegularizer):
+    calls = 0
+
+    def norm(self, slope: Tensor) -> Tensor:
+        self.calls += 1
+        return self.calls * super().norm(slope)
+
+
+class Explodes(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return super().norm(slope) * (1e30 if slope.abs().max() < 0.7 else 1e20) ** 2
+
+
+class SeedsAtFirst(GoodRegularizer):
+    def __init__(self, **options: Any) -> None:
+        torch.manual_seed(0)
+        super().__init__(**options)
+
+
+BROKEN: list[tuple[str, type, dict[str, Any]]] = [
+    ("scalar", Unweighted, {}),
+    ("scalar", Negative, {}),
+    ("reaches-the-discriminator", Detached, {}),
+    ("reaches-the-discriminator", GoodRegularizer, {"constraint": True}),
+    ("leaves-the-maker-alone", ReachesMaker, {}),
+    ("discriminator-stays-as-it-is", LeavesGradients, {}),
+    ("accumulation", SumOverBatch, {}),
+    ("accumulation", GoodRegularizer, {"batch_coupled": True}),
+    ("slope", SlopeOne, {}),
+    ("slope", GoodRegularizer, {"slope": None}),
+    ("zero-gradient", Root, {}),
+    ("second-order", GoodRegularizer, {"second_order": False}),
+    ("condition", KeepsCondition, {}),
+    ("saved-state", CountsCalls, {}),
+    ("training", Explodes, {}),
+    ("building", SeedsAtFirst, {}),
+]
