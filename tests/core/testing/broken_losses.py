@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from advloss import Loss
+from advloss import Logits, Loss, as_scales
 
 GOOD: dict[str, Any] = {"equilibrium": 0.0}
 
@@ -90,6 +90,71 @@ class SeedsAtFirst(GoodLoss):
         super().__init__()
 
 
+class Sums(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(-real).sum() + softplus(fake).sum()
+
+
+class SumsForGenerator(GoodLoss):
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        return softplus(-fake).sum()
+
+
+class FirstScale(GoodLoss):
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
+        return super().discriminator(as_scales(real_logits)[0], as_scales(fake_logits)[0])
+
+
+class FirstScaleForGenerator(GoodLoss):
+    def generator(self, fake_logits: Logits, real_logits: Logits | None = None) -> Tensor:
+        return super().generator(as_scales(fake_logits)[0])
+
+
+class AnyNumberOfScales(GoodLoss):
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
+        pairs = zip(as_scales(real_logits), as_scales(fake_logits))
+        return sum(GoodLoss().discriminator(real, fake) for real, fake in pairs)  # type: ignore[return-value]
+
+
+class RaisesFakes(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(-real).mean() + softplus(-fake).mean()
+
+
+class AverageForGenerator(GoodLoss):
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        return softplus(-fake.mean())
+
+
+class SeedsForGenerator(GoodLoss):
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        torch.manual_seed(0)
+        return super().generator_term(fake, real)
+
+
+class Paired(GoodLoss):
+    """Relativistic, and content without the real logits."""
+
+    paired = True
+
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(fake - real).mean()
+
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        return softplus((0 if real is None else real) - fake).mean()
+
+    def generator(self, fake_logits: Logits, real_logits: Logits | None = None) -> Tensor:
+        if real_logits is None:
+            return softplus(-as_scales(fake_logits)[0]).mean()
+        return super().generator(fake_logits, real_logits)
+
+
+class NeedsRealInVain(GoodLoss):
+    def generator(self, fake_logits: Logits, real_logits: Logits | None = None) -> Tensor:
+        shift = 0.0 if real_logits is None else 1.0
+        return super().generator(fake_logits) + shift
+
+
 BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("scalars", Vector, {}),
     ("direction", WrongWay, {}),
@@ -107,4 +172,14 @@ BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("global-state", SeedsLoss, {}),
     ("regularizers", GoodLoss, {"regularizers": {"no-such-term": {}}}),
     ("building", SeedsAtFirst, {}),
+    ("scales", FirstScale, {}),
+    ("scales", FirstScaleForGenerator, {}),
+    ("means", Sums, {}),
+    ("means", SumsForGenerator, {}),
+    ("broadcasting-is-refused", AnyNumberOfScales, {}),
+    ("direction", RaisesFakes, {}),
+    ("batch-coupling", AverageForGenerator, {}),
+    ("global-state", SeedsForGenerator, {}),
+    ("paired", Paired, {"paired": True}),
+    ("paired", NeedsRealInVain, {}),
 ]

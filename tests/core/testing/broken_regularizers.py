@@ -100,6 +100,64 @@ class SeedsAtFirst(GoodRegularizer):
         super().__init__(**options)
 
 
+class TimesEvery(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return self.every * super().norm(slope)
+
+
+class TurnsToEval(GoodRegularizer):
+    def forward(self, discriminator: Any, *args: Any) -> Tensor:
+        discriminator.eval()
+        return super().forward(discriminator, *args)
+
+
+class Freezes(GoodRegularizer):
+    def forward(self, discriminator: Any, *args: Any) -> Tensor:
+        term = super().forward(discriminator, *args)
+        discriminator.requires_grad_(False)
+        return term
+
+
+class Undeclared(GoodRegularizer):
+    second_order = None
+
+
+class ForgetsSteep(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        squares = slope.square().sum(1)
+        return (squares * (squares < 8.9)).mean()
+
+
+class BothSides(Regularizer):
+    """Small logits on both sides; `fake_condition` is forgotten."""
+
+    def __init__(self, *, weight: float = 2.0, every: int = 1) -> None:
+        super().__init__(weight=weight, every=every)
+
+    def forward(
+        self, discriminator: Any, real: Tensor, fake: Tensor, condition: Any = None, fake_condition: Any = None
+    ) -> Tensor:
+        made = discriminator(fake.detach(), condition)
+        return self.weight * (discriminator(real.detach(), condition).square().mean() + made.square().mean())
+
+
+class NoneForFakes(BothSides):
+    def forward(
+        self, discriminator: Any, real: Tensor, fake: Tensor, condition: Any = None, fake_condition: Any = None
+    ) -> Tensor:
+        made = discriminator(fake.detach(), fake_condition)
+        return self.weight * (discriminator(real.detach(), condition).square().mean() + made.square().mean())
+
+
+class AsManyInSecret(BothSides):
+    def forward(
+        self, discriminator: Any, real: Tensor, fake: Tensor, condition: Any = None, fake_condition: Any = None
+    ) -> Tensor:
+        fake_condition = condition if fake_condition is None else fake_condition
+        logits = discriminator(real.detach(), condition) + discriminator(fake.detach(), fake_condition)
+        return self.weight * logits.square().mean()
+
+
 BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("scalar", Unweighted, {}),
     ("scalar", Negative, {}),
@@ -117,4 +175,12 @@ BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("saved-state", CountsCalls, {}),
     ("training", Explodes, {}),
     ("building", SeedsAtFirst, {}),
+    ("scalar", TimesEvery, {}),
+    ("discriminator-stays-as-it-is", TurnsToEval, {}),
+    ("discriminator-stays-as-it-is", Freezes, {}),
+    ("second-order", Undeclared, {}),
+    ("slope", ForgetsSteep, {}),
+    ("condition", BothSides, {"second_order": False, "slope": None}),
+    ("condition", NoneForFakes, {"second_order": False, "slope": None}),
+    ("condition", AsManyInSecret, {"second_order": False, "slope": None}),
 ]

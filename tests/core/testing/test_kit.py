@@ -74,6 +74,7 @@ def test_broken_component_is_caught(kind: Any, name: str, target: Any, declared:
     assert list(failed) == [f"test_{name.replace('-', '_')}"]
     (message,) = failed.values()
     assert len(message) > 20
+    assert not message.startswith(("NameError", "AttributeError")), "the example itself is broken"
 
 
 def test_every_check_is_seen_to_fail() -> None:

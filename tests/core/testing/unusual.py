@@ -6,8 +6,13 @@ from typing import Any
 
 import torch
 from broken_discriminators import Good
+from broken_losses import GoodLoss
+from broken_regularizers import BothSides, GoodRegularizer
 from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+from advloss import InputError
 
 
 class WeightNorm(Good):
@@ -72,6 +77,55 @@ class OwnGenerator(Good):
             self.last.weight.copy_(torch.randn(self.last.weight.shape, generator=generator))
 
 
+class Orthogonal(BothSides):
+    """BigGAN's: it looks at weights, and at no sample (arXiv:1809.11096, equation 3)."""
+
+    def forward(self, discriminator: Any, *args: Any) -> Tensor:
+        total = torch.zeros(())
+        for weight in discriminator.parameters():
+            if weight.ndim >= 2:
+                products = weight.flatten(1) @ weight.flatten(1).T
+                total = total + (products - torch.diag(products.diagonal())).square().sum()
+        return self.weight * total
+
+
+class OneSided(GoodRegularizer):
+    """WGAN-LP's: slopes below 1 are free (arXiv:1709.08894, equation 8)."""
+
+    def norm(self, slope: Tensor) -> Tensor:
+        return relu(torch.linalg.vector_norm(slope, dim=1) - 1).square().mean()
+
+
+class OneCondition(GoodRegularizer):
+    """It joins reals to fakes, and refuses what cannot be joined."""
+
+    def forward(
+        self, discriminator: Any, real: Tensor, fake: Tensor, condition: Any = None, fake_condition: Any = None
+    ) -> Tensor:
+        if fake_condition is not None or len(real) != len(fake):
+            raise InputError("give as many of both under one condition")
+        return super().forward(discriminator, (real + fake) / 2, fake, condition)
+
+
+class Both(BothSides):
+    """Real and fake samples in one batch."""
+
+    def forward(
+        self, discriminator: Any, real: Tensor, fake: Tensor, condition: Any = None, fake_condition: Any = None
+    ) -> Tensor:
+        made = condition if fake_condition is None else fake_condition
+        conditions = None if condition is None else torch.cat([condition, made])
+        return self.weight * discriminator(torch.cat([real, fake]).detach(), conditions).square().mean()
+
+
+class Spread(GoodLoss):
+    """Logits in units of their spread over the batch, an unbiased estimate."""
+
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        spread = torch.cat([real, fake]).std() if len(real) > 1 else 1.0
+        return softplus(-real / (1 + spread)).mean() + softplus(fake / (1 + spread)).mean()
+
+
 SHOWN: dict[str, Any] = {"examples": ({}, {"num_classes": 3})}
 UNUSUAL: list[tuple[str, Any, dict[str, Any]]] = [
     ("discriminator", WeightNorm, SHOWN),
@@ -81,4 +135,9 @@ UNUSUAL: list[tuple[str, Any, dict[str, Any]]] = [
     ("discriminator", ExtraState, SHOWN),
     ("discriminator", Dropout, SHOWN),
     ("discriminator", OwnGenerator, SHOWN),
+    ("loss", Spread, {"batch_coupled": True}),
+    ("regularizer", Orthogonal, {"second_order": False, "slope": None}),
+    ("regularizer", OneSided, {"slope": 1.0}),
+    ("regularizer", OneCondition, {}),
+    ("regularizer", Both, {"second_order": False, "slope": None}),
 ]
