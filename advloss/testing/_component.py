@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, ClassVar, cast
 
 import torch
 
 from advloss._create import create, load_target, options_of
-from advloss._registry import Entry, find
+from advloss._registry import OK, Entry, find
 from advloss.specs import Kind, Spec
 from advloss.testing._world import expect_no_seeding, restored_world, unchanged_world
+
+
+def lacks_package(entry: Entry) -> bool:
+    """Whether what keeps a component from being used is a package that it requires: nothing is wrong with it then."""
+    spec = entry.spec
+    return (
+        entry.status != OK and spec is not None and any(find_spec(n.partition(".")[0]) is None for n in spec.requires)
+    )
 
 
 class ComponentTests:

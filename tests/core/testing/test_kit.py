@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import torch
 import unusual
+from torch import nn
 
-from advloss import _registry
+from advloss import Recipe, _registry
 from advloss._registry import _register
 from advloss.testing import ComponentTests, _run, check
 
@@ -136,6 +137,34 @@ def test_component_that_cannot_be_used_fails_its_status() -> None:
     _registry._script["loss", "future"] = replace(row, status="written for plugin API 99")
     (result,) = check("script/future")
     assert (result.check, result.status, result.detail) == ("status", "failed", "written for plugin API 99")
+
+
+def test_missing_package_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    _register("discriminator", "far", {"summary": "Elsewhere.", "requires": ("no_such_package",)})(nn.Identity)
+    row = _registry._script["discriminator", "far"]
+    lacking = replace(row, status="needs no_such_package: pip install no_such_package")
+    monkeypatch.setitem(_registry._script, ("discriminator", "far"), lacking)
+    (result,) = check("script/far")
+    assert (result.status, result.detail) == ("not applicable", lacking.status)
+
+    def around_it(*, num_classes: int | None = None) -> Recipe:
+        return Recipe(discriminator="script/far")
+
+    _register("recipe", "subject", {"summary": "Under test."})(around_it)
+    results = {result.check: result.status for result in check("script/subject", "recipe")}
+    assert results == {
+        "building": "ok",
+        "components": "not applicable",
+        "optimizers": "ok",
+        "training": "not applicable",
+    }
+    plugin = type("TestScript", (_run.PluginTests,), {"name": "script"})()
+    monkeypatch.setattr(_registry, "_script", {("discriminator", "far"): lacking})
+    plugin.test_status()
+    broken = replace(lacking, status="cannot be loaded", spec=replace(lacking.spec, requires=()))
+    monkeypatch.setattr(_registry, "_script", {("discriminator", "far"): broken})
+    with pytest.raises(AssertionError, match="cannot be loaded"):
+        plugin.test_status()
 
 
 def test_options_may_be_given_in_the_class() -> None:
