@@ -200,8 +200,6 @@ class DiscriminatorTests(DifferentiationTests, StateTests, DiscriminatorCases):
             gradient = fake.grad
             useful = gradient is not None and finite(gradient) and bool(gradient.any())
             expect(useful, f"{case}: the generator's gradient is zero or not finite")
-            moved = changed(adversary.discriminator, before)
-            expect(not moved, f"{case}: generator_loss changed {moved[:3]}")
             report = adversary.discriminator_step(case.samples(), fake, condition)
             expect(not report.skipped, f"{case}: the discriminator's step was not finite")
             expect(changed(adversary.discriminator, before), f"{case}: the discriminator's step changed nothing")

@@ -77,6 +77,31 @@ class MixesAlong(GoodAugmentation):
         return super().forward(samples.cumsum(0))
 
 
+class OwnEntropy(GoodAugmentation):
+    def forward(self, samples: Tensor) -> Tensor:
+        generator = torch.Generator()
+        generator.seed()
+        return super().forward(samples) * torch.rand(1, generator=generator).to(samples)
+
+
+class Infinite(GoodAugmentation):
+    def forward(self, samples: Tensor) -> Tensor:
+        return super().forward(samples) / 0
+
+
+class RootOfZero(GoodAugmentation):
+    def forward(self, samples: Tensor) -> Tensor:
+        return super().forward(samples) + (samples * 0).abs().sqrt()
+
+
+class InfiniteOnce(GoodAugmentation):
+    calls = 0
+
+    def forward(self, samples: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(samples) * (float("inf") if self.calls == 2 else 1.0)
+
+
 BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("dimensions", Crops, {}),
     ("dimensions", AnyShape, {}),
@@ -89,4 +114,8 @@ BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("training", CutsGraph, {}),
     ("building", SeedsAtFirst, {}),
     ("samples-are-separate", MixesAlong, {}),
+    ("randomness", OwnEntropy, {}),
+    ("dimensions", Infinite, {}),
+    ("training", RootOfZero, {}),
+    ("training", InfiniteOnce, {}),
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import conv2d, logsigmoid, softplus
 
 from advloss import select_condition
 
@@ -181,6 +181,54 @@ class Lines(AnyDims):
         super().__init__(dims=1 if lines else 2, num_classes=num_classes)
 
 
+class Named(Good):
+    def answer(self, logits: Tensor) -> Any:
+        return {"logits": logits}
+
+
+class Frozen(Good):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.requires_grad_(False)
+
+
+class Infinite(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits / 0
+
+
+class EvenOnly(Good):
+    def features(self, hidden: Tensor) -> Tensor:
+        return super().features(hidden) / (hidden.shape[-1] % 2)
+
+
+class Exponential(Good):
+    def features(self, hidden: Tensor) -> Tensor:
+        return torch.exp(10 * hidden).mean((2, 3))
+
+
+class Blind(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        return super().look(samples * 0)
+
+
+class RootOfWeight(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        bias = self.last.bias
+        return logits + (bias - bias.detach()).abs().sqrt()
+
+
+class Untrained(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits + sum((parameter * 0).sum() for parameter in self.parameters())
+
+    def look(self, samples: Tensor) -> Tensor:
+        return conv2d(samples, self.first.weight.detach())
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        return self.answer(self.features(self.look(samples)) @ self.last.weight[0].detach())
+
+
 BROKEN: list[tuple[str, type[nn.Module], dict[str, Any]]] = [
     ("gradient", WrongGradient, {}),
     ("gradient", Cut, {}),
@@ -217,4 +265,15 @@ BROKEN: list[tuple[str, type[nn.Module], dict[str, Any]]] = [
     ("batch-coupling", MixesAlong, {}),
     ("raw-logits", Squashed, {}),
     ("raw-logits", LogProbability, {}),
+    ("dimensions", Named, {}),
+    ("dimensions", Good, {"dims": (2, 1)}),
+    ("dimensions", Infinite, {}),
+    ("every-parameter-learns", Frozen, {}),
+    ("sizes", EvenOnly, {}),
+    ("extreme-samples", Exponential, {}),
+    ("conditions", Good, {"conditions": (), "examples": ({"num_classes": 3},)}),
+    ("conditions", Idle, {"conditions": (), "examples": ({"num_classes": 3},)}),
+    ("training", Blind, {}),
+    ("training", RootOfWeight, {}),
+    ("training", Untrained, {}),
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from advloss import Logits, Loss, as_scales
+from advloss import InputError, Logits, Loss, as_scales
 
 GOOD: dict[str, Any] = {"equilibrium": 0.0}
 
@@ -155,6 +155,34 @@ class NeedsRealInVain(GoodLoss):
         return super().generator(fake_logits) + shift
 
 
+class OneElement(GoodLoss):
+    def generator_term(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        return super().generator_term(fake, real)[None]
+
+
+class LowersReals(GoodLoss):
+    def discriminator_term(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(real).mean() + softplus(fake).mean()
+
+
+class SaysNothing(GoodLoss):
+    paired = None  # type: ignore[assignment]
+
+
+class ComparesLargeReals(GoodLoss):
+    def generator(self, fake_logits: Logits, real_logits: Logits | None = None) -> Tensor:
+        large = real_logits is not None and bool(as_scales(real_logits)[0].mean() > 0.5)
+        return super().generator(fake_logits) * (2 if large else 1)
+
+
+class BroadcastsScales(GoodLoss):
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
+        if len(as_scales(real_logits)) != len(as_scales(fake_logits)):
+            raise InputError("give as many scales of both")
+        pairs = zip(as_scales(real_logits), as_scales(fake_logits))
+        return torch.stack([(softplus(-real) + softplus(fake)).mean() for real, fake in pairs]).mean()
+
+
 BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("scalars", Vector, {}),
     ("direction", WrongWay, {}),
@@ -182,4 +210,9 @@ BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("global-state", SeedsForGenerator, {}),
     ("paired", Paired, {"paired": True}),
     ("paired", NeedsRealInVain, {}),
+    ("scalars", OneElement, {}),
+    ("direction", LowersReals, {}),
+    ("paired", SaysNothing, {}),
+    ("paired", ComparesLargeReals, {}),
+    ("broadcasting-is-refused", BroadcastsScales, {}),
 ]

@@ -36,10 +36,15 @@ def seeds(*, num_classes: int | None = None) -> Recipe:
     return good_recipe(num_classes=num_classes)
 
 
+def explodes(*, num_classes: int | None = None) -> Recipe:
+    return Recipe(discriminator=("mlp", {"width": 8}), regularizers={"r1": {"weight": 1e300}})
+
+
 BROKEN: list[tuple[str, Any, dict[str, Any]]] = [
     ("components", unknown_option, {}),
     ("components", unknown_loss, {}),
     ("optimizers", no_optimizer, {}),
     ("training", impossible, {}),
     ("building", seeds, {}),
+    ("training", explodes, {}),
 ]

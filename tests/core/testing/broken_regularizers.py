@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advloss import Regularizer, input_gradient, leaf
+from advloss import InputError, Regularizer, input_gradient, leaf
 
 GOOD: dict[str, Any] = {"second_order": True, "slope": 0.0}
 
@@ -158,6 +158,28 @@ class AsManyInSecret(BothSides):
         return self.weight * logits.square().mean()
 
 
+class OneElement(GoodRegularizer):
+    def norm(self, slope: Tensor) -> Tensor:
+        return super().norm(slope)[None]
+
+
+class Clips(GoodRegularizer):
+    def forward(self, discriminator: Any, *args: Any) -> Tensor:
+        term = super().forward(discriminator, *args)
+        with torch.no_grad():
+            discriminator.last.weight.clamp_(-0.1, 0.1)
+        return term
+
+
+class RefusesConditions(GoodRegularizer):
+    def forward(
+        self, discriminator: Any, real: Tensor, fake: Tensor, condition: Any = None, fake_condition: Any = None
+    ) -> Tensor:
+        if condition is not None:
+            raise InputError("no condition, please")
+        return super().forward(discriminator, real, fake)
+
+
 BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("scalar", Unweighted, {}),
     ("scalar", Negative, {}),
@@ -183,4 +205,7 @@ BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("condition", BothSides, {"second_order": False, "slope": None}),
     ("condition", NoneForFakes, {"second_order": False, "slope": None}),
     ("condition", AsManyInSecret, {"second_order": False, "slope": None}),
+    ("scalar", OneElement, {}),
+    ("discriminator-stays-as-it-is", Clips, {}),
+    ("condition", RefusesConditions, {}),
 ]

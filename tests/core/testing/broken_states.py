@@ -158,6 +158,12 @@ SETTINGS: dict[str, Any] = {
     "Benchmark": _benchmark,
 }
 
+
+class Renews(Good):
+    def __deepcopy__(self, memo: Any) -> Renews:
+        return type(self)(num_classes=self.num_classes)
+
+
 BROKEN: list[tuple[str, type[nn.Module], dict[str, Any]]] = [
     ("building", SeedsWeights, {}),
     ("building", NumpyWeights, {}),
@@ -177,4 +183,6 @@ BROKEN: list[tuple[str, type[nn.Module], dict[str, Any]]] = [
     ("global-state", NumpyRandom, {}),
     ("global-state", Threads, {}),
     *(("global-state", sets(setting), {}) for setting in SETTINGS),
+    ("deep-copy", Renews, {}),
+    ("training", PythonRandom, {}),
 ]

@@ -67,6 +67,17 @@ class Dropout(Good):
         return super().look(self.drop(samples))
 
 
+class EmptyBelow(Good):
+    """Samples below the smallest size raise nothing: they give NaN."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.first = nn.Conv2d(3, 4, 1)
+
+    def look(self, samples: Tensor) -> Tensor:
+        return super().look(samples)[..., 2:, 2:]
+
+
 class OwnGenerator(Good):
     """Weights from a generator of its own."""
 
@@ -135,6 +146,7 @@ UNUSUAL: list[tuple[str, Any, dict[str, Any]]] = [
     ("discriminator", ExtraState, SHOWN),
     ("discriminator", Dropout, SHOWN),
     ("discriminator", OwnGenerator, SHOWN),
+    ("discriminator", EmptyBelow, SHOWN),
     ("loss", Spread, {"batch_coupled": True}),
     ("regularizer", Orthogonal, {"second_order": False, "slope": None}),
     ("regularizer", OneSided, {"slope": 1.0}),
