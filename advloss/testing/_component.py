@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, ClassVar, cast
 
@@ -11,6 +11,7 @@ import torch
 from advloss._create import create, load_target, options_of
 from advloss._registry import OK, Entry, find
 from advloss.specs import Kind, Spec
+from advloss.testing._expect import expect
 from advloss.testing._world import expect_no_seeding, restored_world, unchanged_world
 
 
@@ -20,6 +21,20 @@ def lacks_package(entry: Entry) -> bool:
     return (
         entry.status != OK and spec is not None and any(find_spec(n.partition(".")[0]) is None for n in spec.requires)
     )
+
+
+def expect_full_names(components: Any, where: str) -> None:
+    """Fail when `components`, as a recipe or a loss names them, are named in short.
+
+    A short name stops working when another plugin that is installed has it, too.
+    """
+    named = isinstance(components, str) or (isinstance(components, tuple) and len(components) == 2)
+    for component in [components] if named or not isinstance(components, Iterable) else components:
+        name = component[0] if isinstance(component, tuple) else component
+        short = isinstance(name, str) and "/" not in name
+        expect(
+            not short, f"{where} names {name!r} in short: write 'plugin/{name}', another plugin may have one as well"
+        )
 
 
 class ComponentTests:

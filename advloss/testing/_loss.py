@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 
 from advloss._create import build_all
 from advloss.errors import InputError
-from advloss.testing._component import ComponentTests
+from advloss.testing._component import ComponentTests, expect_full_names
 from advloss.testing._expect import expect, fails, finite, not_applicable, same
 from advloss.testing._world import expect_no_seeding, unchanged_world
 
@@ -182,10 +182,11 @@ class LossTests(ComponentTests):
             expect_no_seeding(loss.generator, fake, real)
 
     def test_regularizers(self) -> None:
-        """The regularizers that it brings can be built."""
+        """The regularizers that it brings can be built, and are named in full."""
         if not self.spec.regularizers:
             not_applicable("it brings none")
         build_all("regularizer", self.spec.regularizers)
+        expect_full_names(list(self.spec.regularizers), "regularizers")
 
 
 def _logits(centre: float, count: int = 6) -> Tensor:

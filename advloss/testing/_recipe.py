@@ -12,7 +12,7 @@ from advloss._create import build, build_all, check_known, load_target, options_
 from advloss._recipe import Recipe
 from advloss._registry import Entry, find
 from advloss.testing._case import DiscriminatorCases
-from advloss.testing._component import ComponentTests, lacks_package
+from advloss.testing._component import ComponentTests, expect_full_names, lacks_package
 from advloss.testing._expect import expect, not_applicable
 
 
@@ -26,13 +26,15 @@ class RecipeTests(ComponentTests):
         return [(options, self.make(options)) for options in self.options]
 
     def test_components(self) -> None:
-        """Every component that it names is there and takes the options that it gives."""
+        """Every component that it names is there, takes the options that it gives, and is named in full."""
         for _, recipe in self.recipes():
             build("loss", recipe.loss)
             build_all("regularizer", recipe.regularizers)
             build_all("augmentation", recipe.augmentations)
             name, options = _named(recipe)
             entry = _usable(name)
+            for field in ("discriminator", "loss", "regularizers", "augmentations"):
+                expect_full_names(getattr(recipe, field), field)
             check_known(f"discriminator {name!r}", options, options_of(load_target(entry)))
 
     def test_optimizers(self) -> None:

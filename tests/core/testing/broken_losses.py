@@ -215,4 +215,5 @@ BROKEN: list[tuple[str, type, dict[str, Any]]] = [
     ("paired", SaysNothing, {}),
     ("paired", ComparesLargeReals, {}),
     ("broadcasting-is-refused", BroadcastsScales, {}),
+    ("regularizers", GoodLoss, {"regularizers": {"r1": {}}}),
 ]
