@@ -13,7 +13,8 @@ from advloss._condition import Condition
 from advloss._inputs import CONDITION_OPTIONS
 from advloss._logits import Logits, as_scales
 from advloss.specs import ConditionKind
-from advloss.testing._component import ComponentTests, expect
+from advloss.testing._component import ComponentTests
+from advloss.testing._expect import expect
 
 KINDS: tuple[str, ...] = get_args(ConditionKind)
 _ATTRIBUTES = (
@@ -76,6 +77,17 @@ def forward(module: nn.Module, samples: Tensor, condition: Condition | None = No
     return module(samples) if condition is None else module(samples, condition)
 
 
+def stirred(module: nn.Module) -> nn.Module:
+    """The module with its trained parameters moved a little: a layer that begins with zeros hides what is before it."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                size = float(parameter.square().mean().sqrt()) or 1.0
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1 * size)
+    return module
+
+
 class DiscriminatorCases(ComponentTests):
     """The instances of a discriminator that its checks go through."""
 
@@ -111,7 +123,7 @@ class DiscriminatorCases(ComponentTests):
     def instances(self, count: int = 4) -> Iterable[tuple[Case, nn.Module, Tensor, Condition | None]]:
         """Each case with a module, samples for it and their condition."""
         for case in self.cases:
-            module = self.make(case.options)
+            module = stirred(self.make(case.options))
             samples = case.samples(count)
             yield case, module, samples, case.condition(samples)
 

@@ -1,21 +1,40 @@
-"""What the tests of all kinds share: the component by its name, its examples, and the state of the world."""
+"""What the tests of all kinds share: the component by its name, its examples, and a world that stays as it was."""
 
 from __future__ import annotations
 
-import copy
-import random
-import unittest
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, ClassVar, NoReturn, cast
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
 
 from advloss._create import create, load_target, options_of
-from advloss._logits import Logits, as_scales
-from advloss._registry import Entry, find
+from advloss._registry import OK, Entry, find
 from advloss.specs import Kind, Spec
+from advloss.testing._expect import expect
+from advloss.testing._world import expect_no_seeding, restored_world, unchanged_world
+
+
+def lacks_package(entry: Entry) -> bool:
+    """Whether what keeps a component from being used is a package that it requires: nothing is wrong with it then."""
+    spec = entry.spec
+    return (
+        entry.status != OK and spec is not None and any(find_spec(n.partition(".")[0]) is None for n in spec.requires)
+    )
+
+
+def expect_full_names(components: Any, where: str) -> None:
+    """Fail when `components`, as a recipe or a loss names them, are named in short.
+
+    A short name stops working when another plugin that is installed has it, too.
+    """
+    named = isinstance(components, str) or (isinstance(components, tuple) and len(components) == 2)
+    for component in [components] if named or not isinstance(components, Iterable) else components:
+        name = component[0] if isinstance(component, tuple) else component
+        short = isinstance(name, str) and "/" not in name
+        expect(
+            not short, f"{where} names {name!r} in short: write 'plugin/{name}', another plugin may have one as well"
+        )
 
 
 class ComponentTests:
@@ -55,95 +74,17 @@ class ComponentTests:
         torch.manual_seed(seed)
         return create(self.kind, self.entry.full_name, options)
 
+    def setup_method(self) -> None:
+        """Pytest calls this before each check."""
+        self._world = restored_world()
+        self._world.__enter__()
 
-def expect(holds: object, message: str) -> None:
-    """Fail with `message` unless it `holds`."""
-    if not holds:
-        raise AssertionError(message)
+    def teardown_method(self) -> None:
+        """Pytest calls this after each check: settings and random states are as they were, also when it failed."""
+        self._world.__exit__(None, None, None)
 
-
-def not_applicable(reason: str) -> NoReturn:
-    """Leave a check out."""
-    raise unittest.SkipTest(reason)
-
-
-def fails(call: Callable[..., Any], *args: Any, error: type[Exception] = Exception) -> bool:
-    """Whether the call raises `error`."""
-    try:
-        call(*args)
-    except error:
-        return True
-    return False
-
-
-def finite(logits: Logits) -> bool:
-    """Whether all logits are."""
-    return all(bool(scale.isfinite().all()) for scale in as_scales(logits))
-
-
-def same(one: Logits, other: Logits, tolerance: float = 0.0) -> bool:
-    """Whether two results agree, bit by bit or within `tolerance` times (1 + the largest value)."""
-    pairs = list(zip(as_scales(one), as_scales(other)))
-    if len(as_scales(one)) != len(as_scales(other)) or any(a.shape != b.shape for a, b in pairs):
-        return False
-    return all(
-        torch.equal(a, b) if tolerance == 0 else bool((a - b).abs().max() <= tolerance * (1 + b.abs().max()))
-        for a, b in pairs
-    )
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors in `value`, a tensor, a mapping or None."""
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return [] if value is None else [value]
-
-
-def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of a module's parameters and buffers."""
-    return {n: t.detach().clone() for n, t in (*module.named_parameters(), *module.named_buffers())}
-
-
-def changed(module: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
-    """Names of the parameters and buffers that are not as they were."""
-    return [n for n, t in state_of(module).items() if not torch.equal(t, before[n])]
-
-
-@contextmanager
-def unchanged_world(*inputs: Tensor) -> Iterator[None]:
-    """Fail when `inputs` or global state have changed inside. Drawing from torch's generator is no change; seeding is."""
-    copies = [tensor.detach().clone() for tensor in inputs]
-    settings, python = _settings(), random.getstate()
-    yield
-    for tensor, was in zip(inputs, copies):
-        expect(torch.equal(tensor.detach(), was), f"an input of shape {tuple(was.shape)} was changed in place")
-    for name, value in _settings().items():
-        expect(value == settings[name], f"{name} was {settings[name]} and is {value}")
-    expect(random.getstate() == python, "Python's random state has moved; draw from torch's generator")
-
-
-def expect_no_seeding(call: Callable[..., Any], *args: Any) -> None:
-    """Fail when the call seeds torch's global generator: its state afterwards must depend on the state before."""
-    after = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        torch.rand(1)
-        call(*args)
-        after.append(torch.get_rng_state())
-    expect(not torch.equal(*after), "torch's global generator was seeded; draw from it, or use a torch.Generator")
-
-
-def copied(module: nn.Module) -> nn.Module:
-    """A deep copy, for calls that move buffers."""
-    return copy.deepcopy(module)
-
-
-def _settings() -> dict[str, Any]:
-    return {
-        "the default dtype": torch.get_default_dtype(),
-        "the grad mode": torch.is_grad_enabled(),
-        "inference mode": torch.is_inference_mode_enabled(),
-        "the number of threads": torch.get_num_threads(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "anomaly mode": torch.is_anomaly_enabled(),
-    }
+    def test_building(self) -> None:
+        """Building it changes no global state and seeds nothing."""
+        for options in self.options:
+            with unchanged_world():
+                expect_no_seeding(create, self.kind, self.entry.full_name, options)

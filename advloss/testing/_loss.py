@@ -11,16 +11,9 @@ from torch.autograd import gradcheck
 
 from advloss._create import build_all
 from advloss.errors import InputError
-from advloss.testing._component import (
-    ComponentTests,
-    expect,
-    expect_no_seeding,
-    fails,
-    finite,
-    not_applicable,
-    same,
-    unchanged_world,
-)
+from advloss.testing._component import ComponentTests, expect_full_names
+from advloss.testing._expect import expect, fails, finite, not_applicable, same
+from advloss.testing._world import expect_no_seeding, unchanged_world
 
 
 class LossTests(ComponentTests):
@@ -43,6 +36,34 @@ class LossTests(ComponentTests):
                             isinstance(term, Tensor) and term.ndim == 0 and finite(term),
                             f"with {options}: logits {shape} gave {term}; return a finite scalar",
                         )
+
+    def test_scales(self) -> None:
+        """Every scale of a list counts, in both terms."""
+        for options, loss in self.losses():
+            real, fake = ([_logits(centre) for _ in range(3)] for centre in (0.3, -0.2))
+            for name, term in {
+                "discriminator": loss.discriminator(real, fake),
+                "generator": loss.generator(fake, [scale.detach() for scale in real]),
+            }.items():
+                gradients = torch.autograd.grad(term, fake, allow_unused=True)
+                idle = [i for i, g in enumerate(gradients) if g is None or not g.any()]
+                expect(not idle, f"with {options}: the {name}'s term ignores the scales {idle} of 3")
+
+    def test_means(self) -> None:
+        """A term is a mean over samples: a batch that is there twice has the same."""
+        for options, loss in self.losses():
+            real, fake = _logits(0.3, 24).detach(), _logits(-0.2, 24).detach()
+            twice = [torch.cat([logits, logits]) for logits in (real, fake)]
+            tolerance = 0.2 if self.spec.batch_coupled else 1e-9  # an unbiased variance depends on the number
+            for name, one, two in (
+                ("discriminator", loss.discriminator(real, fake), loss.discriminator(*twice)),
+                ("generator", loss.generator(fake, real), loss.generator(twice[1], twice[0])),
+            ):
+                expect(
+                    bool((one - two).abs() <= tolerance * one.abs()),
+                    f"with {options}: the {name}'s term is {float(one):.4g}, and {float(two):.4g} for the batch twice; "
+                    "take means over samples",
+                )
 
     def test_direction(self) -> None:
         """The generator's step raises fake logits; the discriminator's raises real ones and lowers fake ones."""
@@ -130,7 +151,9 @@ class LossTests(ComponentTests):
                 real[1:] -= shift
                 fake[1:] += shift
                 inputs = [real.requires_grad_(), fake.requires_grad_()]
-                gradients.append([g[:1] for g in torch.autograd.grad(loss.discriminator(*inputs), inputs)])
+                by_both = torch.autograd.grad(loss.discriminator(*inputs), inputs)
+                by_fake = torch.autograd.grad(loss.generator(fake, real.detach()), [fake])
+                gradients.append([g[:1] for g in by_both + by_fake])
             coupled, spec = not same(gradients[0], gradients[1], 1e-9), self.spec.batch_coupled
             expect(
                 coupled == spec,
@@ -156,12 +179,14 @@ class LossTests(ComponentTests):
                 loss.discriminator(real, fake)
                 loss.generator(fake, real)
             expect_no_seeding(loss.discriminator, real, fake)
+            expect_no_seeding(loss.generator, fake, real)
 
     def test_regularizers(self) -> None:
-        """The regularizers that it brings can be built."""
+        """The regularizers that it brings can be built, and are named in full."""
         if not self.spec.regularizers:
             not_applicable("it brings none")
         build_all("regularizer", self.spec.regularizers)
+        expect_full_names(list(self.spec.regularizers), "regularizers")
 
 
 def _logits(centre: float, count: int = 6) -> Tensor:

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from advloss._registry import GROUP, OK, Entry, list_components
 from advloss.specs import API_VERSION
-from advloss.testing._component import expect
+from advloss.testing._component import lacks_package
+from advloss.testing._expect import expect
 
 _HOOK_IMPORTS = """
 import sys
@@ -33,10 +34,12 @@ class PluginTests:
         return [row for row in list_components() if row.plugin == self.name]
 
     def test_status(self) -> None:
-        """It is installed, loads, and all that it offers can be used."""
+        """It is installed, loads, and all that it offers can be used, or lacks a package that it says it requires."""
         expect(self.rows, f"no plugin {self.name!r} is installed; see `advloss list`")
         for row in self.rows:
-            expect(row.status == OK, f"{row.kind} {row.full_name} ({row.distribution}): {row.status}")
+            expect(
+                row.status == OK or lacks_package(row), f"{row.kind} {row.full_name} ({row.distribution}): {row.status}"
+            )
 
     def test_hooks_are_light(self) -> None:
         """Its hook module imports no torch, so that listing stays fast."""

@@ -10,9 +10,10 @@ import torch
 from advloss._adversary import Adversary
 from advloss._create import build, build_all, check_known, load_target, options_of
 from advloss._recipe import Recipe
-from advloss._registry import find
+from advloss._registry import Entry, find
 from advloss.testing._case import DiscriminatorCases
-from advloss.testing._component import ComponentTests, expect, not_applicable
+from advloss.testing._component import ComponentTests, expect_full_names, lacks_package
+from advloss.testing._expect import expect, not_applicable
 
 
 class RecipeTests(ComponentTests):
@@ -25,13 +26,15 @@ class RecipeTests(ComponentTests):
         return [(options, self.make(options)) for options in self.options]
 
     def test_components(self) -> None:
-        """Every component that it names is there and takes the options that it gives."""
+        """Every component that it names is there, takes the options that it gives, and is named in full."""
         for _, recipe in self.recipes():
             build("loss", recipe.loss)
             build_all("regularizer", recipe.regularizers)
             build_all("augmentation", recipe.augmentations)
             name, options = _named(recipe)
-            entry = find("discriminator", name)
+            entry = _usable(name)
+            for field in ("discriminator", "loss", "regularizers", "augmentations"):
+                expect_full_names(getattr(recipe, field), field)
             check_known(f"discriminator {name!r}", options, options_of(load_target(entry)))
 
     def test_optimizers(self) -> None:
@@ -50,8 +53,7 @@ class RecipeTests(ComponentTests):
         for options, recipe in self.recipes():
             name, _ = _named(recipe)
             small = type("Small", (DiscriminatorCases,), {"name": name})()
-            if small.entry.status != "ok":
-                not_applicable(small.entry.status)
+            _usable(name)
             case = small.cases[0]
             arguments = {**recipe.adversary_arguments(), "discriminator": (name, case.options), "start_step": 0}
             adversary = Adversary(**arguments, seed=0)
@@ -60,6 +62,14 @@ class RecipeTests(ComponentTests):
             adversary.generator_loss(fake, real=case.samples(), condition=condition).backward()
             report = adversary.discriminator_step(case.samples(), fake, condition)
             expect(not report.skipped, f"with {options}: the discriminator's step was not finite")
+
+
+def _usable(name: str) -> Entry:
+    """The discriminator of this name, where the packages that it requires are installed."""
+    entry = find("discriminator", name)
+    if lacks_package(entry):
+        not_applicable(f"{name} {entry.status}")
+    return entry
 
 
 def _named(recipe: Recipe) -> tuple[str, dict[str, Any]]:

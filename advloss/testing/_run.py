@@ -6,17 +6,18 @@ import inspect
 import unittest
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from advloss._registry import OK, list_components, unknown
 from advloss.specs import Kind
 from advloss.testing._augmentation import AugmentationTests
-from advloss.testing._component import ComponentTests
+from advloss.testing._component import ComponentTests, lacks_package
 from advloss.testing._discriminator import DiscriminatorTests
 from advloss.testing._loss import LossTests
 from advloss.testing._plugin import PluginTests
 from advloss.testing._recipe import RecipeTests
 from advloss.testing._regularizer import RegularizerTests
+from advloss.testing._world import restored_world
 
 TESTS: dict[Kind, type[ComponentTests]] = {
     "discriminator": DiscriminatorTests,
@@ -25,6 +26,8 @@ TESTS: dict[Kind, type[ComponentTests]] = {
     "augmentation": AugmentationTests,
     "recipe": RecipeTests,
 }
+
+Status: TypeAlias = Literal["ok", "failed", "not applicable"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class CheckResult:
     kind: str
     name: str
     check: str
-    status: Literal["ok", "failed", "not applicable"]
+    status: Status
     detail: str
 
 
@@ -63,7 +66,8 @@ def check(name: str, kind: Kind | None = None) -> Iterator[CheckResult]:
         if row.kind == "plugin":
             continue
         if row.status != OK:
-            yield CheckResult(row.kind, row.full_name, "status", "failed", row.status)
+            status: Status = "not applicable" if lacks_package(row) else "failed"
+            yield CheckResult(row.kind, row.full_name, "status", status, row.status)
         else:
             tests = type("Tests", (TESTS[cast(Kind, row.kind)],), {"name": row.full_name})
             yield from _results(row.kind, row.full_name, tests)
@@ -81,9 +85,10 @@ def _results(kind: str, name: str, tests: type[Any]) -> Iterator[CheckResult]:
         yield CheckResult(kind, name, method.removeprefix("test_").replace("_", "-"), status, detail or says)
 
 
-def _run(tests: type[Any], method: str) -> tuple[Literal["ok", "failed", "not applicable"], str]:
+def _run(tests: type[Any], method: str) -> tuple[Status, str]:
     try:
-        getattr(tests(), method)()
+        with restored_world():
+            getattr(tests(), method)()
     except unittest.SkipTest as reason:
         return "not applicable", str(reason)
     except AssertionError as error:

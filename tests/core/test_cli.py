@@ -185,8 +185,8 @@ def test_reader_that_stops_early_is_no_error() -> None:
 
 def test_check_prints_a_table_and_fails_when_a_check_does(capsys: pytest.CaptureFixture[str]) -> None:
     table = said(capsys, "check", "hinge", "--kind", "loss").splitlines()
-    assert table[0].split()[:4] == ["ok", "loss", "losses/hinge", "scalars"]
-    assert table[-1] == "9 ok, 0 failed, 1 not applicable"
+    assert table[0].split()[:4] == ["ok", "loss", "losses/hinge", "building"]
+    assert table[-1] == "12 ok, 0 failed, 1 not applicable"
     results = as_json(capsys, "check", "lecam")
     assert {(r["kind"], r["name"], r["status"]) for r in results} == {("regularizer", "regularizers/lecam", "ok")} | {
         ("regularizer", "regularizers/lecam", r["status"]) for r in results if r["status"] == "not applicable"

@@ -1,13 +1,12 @@
-"""A discriminator that passes every check, and one for each check that it catches. Names are checks."""
+"""A discriminator that passes every check, and one for each check of form and derivatives that it fails."""
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, softplus
+from torch.nn.functional import conv2d, logsigmoid, softplus
 
 from advloss import select_condition
 
@@ -127,60 +126,6 @@ class Listens(Good):
         return logits + condition.sum(1) if given else logits
 
 
-class Forgets(Good):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.shift = float(torch.randn(()))
-
-    def answer(self, logits: Tensor) -> Tensor:
-        return logits + self.shift
-
-
-class Shares(Good):
-    def __deepcopy__(self, memo: Any) -> Shares:
-        return self
-
-
-class Counts(Good):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.register_buffer("count", torch.zeros(()))
-
-    def look(self, samples: Tensor) -> Tensor:
-        self.count += 1
-        return super().look(samples)
-
-
-class Drops(Good):
-    def features(self, hidden: Tensor) -> Tensor:
-        return super().features(dropout(hidden, 0.5, training=True))
-
-
-class WritesInput(Good):
-    def look(self, samples: Tensor) -> Tensor:
-        with torch.no_grad():
-            samples.clamp_(-0.5, 0.5)
-        return super().look(samples)
-
-
-class Seeds(Good):
-    def look(self, samples: Tensor) -> Tensor:
-        torch.manual_seed(3)
-        return super().look(samples)
-
-
-class PythonRandom(Good):
-    def look(self, samples: Tensor) -> Tensor:
-        random.random()
-        return super().look(samples)
-
-
-class DefaultDtype(Good):
-    def look(self, samples: Tensor) -> Tensor:
-        torch.set_num_threads(2)
-        return super().look(samples)
-
-
 class RootOfZero(Good):
     def features(self, hidden: Tensor) -> Tensor:
         spread = (hidden - hidden.mean((2, 3), keepdim=True)).square().mean((2, 3)).sqrt()
@@ -190,6 +135,98 @@ class RootOfZero(Good):
 class Cut(Good):
     def look(self, samples: Tensor) -> Tensor:
         return super().look(samples.detach())
+
+
+class MixesAlong(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits.cumsum(0)
+
+
+class Squashed(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return torch.tanh(logits)
+
+
+class LogProbability(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logsigmoid(logits)
+
+
+class OnlyTensors(Good):
+    def forward(self, samples: Tensor, condition: Any = None) -> Any:
+        if not isinstance(condition, Tensor):
+            condition = torch.zeros(len(samples), dtype=torch.long)
+        return super().forward(samples, condition)
+
+
+class AnyDims(Good):
+    """Takes lines and images."""
+
+    def __init__(self, *, dims: int = 2, num_classes: int | None = None) -> None:
+        if dims not in (1, 2):
+            raise ValueError(dims)
+        super().__init__(num_classes=num_classes)
+        self.dims = dims
+        if dims == 1:
+            self.first = nn.Conv1d(3, 4, 3)
+
+    def features(self, hidden: Tensor) -> Tensor:
+        return softplus(hidden).flatten(2).mean(2)
+
+
+class Lines(AnyDims):
+    """The same, by another option."""
+
+    def __init__(self, *, lines: bool = False, num_classes: int | None = None) -> None:
+        super().__init__(dims=1 if lines else 2, num_classes=num_classes)
+
+
+class Named(Good):
+    def answer(self, logits: Tensor) -> Any:
+        return {"logits": logits}
+
+
+class Frozen(Good):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.requires_grad_(False)
+
+
+class Infinite(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits / 0
+
+
+class EvenOnly(Good):
+    def features(self, hidden: Tensor) -> Tensor:
+        return super().features(hidden) / (hidden.shape[-1] % 2)
+
+
+class Exponential(Good):
+    def features(self, hidden: Tensor) -> Tensor:
+        return torch.exp(10 * hidden).mean((2, 3))
+
+
+class Blind(Good):
+    def look(self, samples: Tensor) -> Tensor:
+        return super().look(samples * 0)
+
+
+class RootOfWeight(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        bias = self.last.bias
+        return logits + (bias - bias.detach()).abs().sqrt()
+
+
+class Untrained(Good):
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits + sum((parameter * 0).sum() for parameter in self.parameters())
+
+    def look(self, samples: Tensor) -> Tensor:
+        return conv2d(samples, self.first.weight.detach())
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        return self.answer(self.features(self.look(samples)) @ self.last.weight[0].detach())
 
 
 BROKEN: list[tuple[str, type[nn.Module], dict[str, Any]]] = [
@@ -216,18 +253,27 @@ BROKEN: list[tuple[str, type[nn.Module], dict[str, Any]]] = [
     ("conditions", Good, {"conditions": ()}),
     ("conditions", Good, {"conditions": ("class", "vector")}),
     ("conditions", Listens, {}),
-    ("saved-state", Forgets, {}),
-    ("deep-copy", Shares, {}),
-    ("modes", Counts, {}),
-    ("modes", Drops, {}),
-    ("global-state", WritesInput, {}),
-    ("global-state", Seeds, {}),
-    ("global-state", PythonRandom, {}),
-    ("global-state", DefaultDtype, {}),
     ("batch-coupling", Coupled, {}),
     ("batch-coupling", Good, {"batch_coupled": True}),
     ("extreme-samples", RootOfZero, {}),
     ("raw-logits", Probability, {}),
     ("frozen-features", Good, {"features": True}),
     ("training", Cut, {}),
+    ("dimensions", AnyDims, {}),
+    ("dimensions", Lines, {"examples": ({}, {"lines": True})}),
+    ("conditions", OnlyTensors, {}),
+    ("batch-coupling", MixesAlong, {}),
+    ("raw-logits", Squashed, {}),
+    ("raw-logits", LogProbability, {}),
+    ("dimensions", Named, {}),
+    ("dimensions", Good, {"dims": (2, 1)}),
+    ("dimensions", Infinite, {}),
+    ("every-parameter-learns", Frozen, {}),
+    ("sizes", EvenOnly, {}),
+    ("extreme-samples", Exponential, {}),
+    ("conditions", Good, {"conditions": (), "examples": ({"num_classes": 3},)}),
+    ("conditions", Idle, {"conditions": (), "examples": ({"num_classes": 3},)}),
+    ("training", Blind, {}),
+    ("training", RootOfWeight, {}),
+    ("training", Untrained, {}),
 ]
