@@ -155,6 +155,6 @@ def test_a_simulation_with_other_counts_is_refused_before_anything_changes(
     other = tiny_distillation(Accelerator(cpu=True), counts={**COUNTS, (999, 749, 499): 1})
     other.run(2)
     before = everything(other)
-    with pytest.raises(StateError, match=r"simulation does not fit this run .*samples at later steps"):
+    with pytest.raises(StateError, match=r"simulation does not fit this run: .*samples at later steps"):
         other.load(tmp_path)
     assert not differences(everything(other), before)
