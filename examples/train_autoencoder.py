@@ -100,7 +100,7 @@ def make_training(crops: RandomCrops, options: argparse.Namespace, accelerator: 
         make_adversary(options, options.start_step),
         last_layer(model),
         perceptual=load_lpips().to(accelerator.device) if options.lpips else None,
-        ramp_steps=200,
+        ramp_steps=100,
         crop=options.crop,
     )
     optimizer = make_optimizer(model, options)
@@ -286,14 +286,14 @@ def parse() -> argparse.Namespace:
     add("--subfolder", help="of --model, such as vae")
     add("--decoder-only", action="store_true", help="keep the encoder, and with it the latents, as they are")
     add("--lpips", action="store_true", help="add LPIPS to the objective and to the metrics (needs its weights)")
-    add("--steps", type=int, default=2600, help="of the autoencoder (default: %(default)s)")
-    add("--start-step", type=int, default=1150, help="step in which the adversary begins (default: %(default)s)")
-    add("--weight", type=float, default=2.0, help="of the adversary, times the adaptive weight (default: %(default)s)")
+    add("--steps", type=int, default=2400, help="of the autoencoder (default: %(default)s)")
+    add("--start-step", type=int, default=1500, help="step in which the adversary begins (default: %(default)s)")
+    add("--weight", type=float, default=2.5, help="of the adversary, times the adaptive weight (default: %(default)s)")
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--crop", type=int, help="side of the window that the adversary sees of them (default: all)")
     add("--batch", type=int, default=8, help="crops in a batch, for each process (default: %(default)s)")
     add("--lr", type=float, default=2e-3, help="of the autoencoder (default: %(default)s)")
-    add("--discriminator-lr", type=float, default=1e-3, help="(default: %(default)s)")
+    add("--discriminator-lr", type=float, default=5e-4, help="(default: %(default)s)")
     add("--ema-decay", type=float, default=0.99, help="of the averaged autoencoder (default: %(default)s)")
     add("--no-compare", dest="compare", action="store_false", help="do not train a copy without the adversary")
     add("--shown", type=int, default=128, help="side of the windows in the picture (default: %(default)s)")
