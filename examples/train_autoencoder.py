@@ -157,9 +157,9 @@ def make_model(options: argparse.Namespace) -> nn.Module:
     if options.model:
         model: nn.Module = AutoModel.from_pretrained(options.model, subfolder=options.subfolder)
     else:
-        widths, blocks = (48, 48), (0, 1)  # 2 x 2 pixels to 6 numbers; nothing is computed at full resolution
+        widths, blocks = (48, 48), (0, 1)  # 2 x 2 pixels to 4 numbers; nothing is computed at full resolution
         model = AutoencoderDC(
-            latent_channels=6,
+            latent_channels=4,
             attention_head_dim=8,
             encoder_block_types="ResBlock",
             decoder_block_types="ResBlock",
@@ -286,9 +286,9 @@ def parse() -> argparse.Namespace:
     add("--subfolder", help="of --model, such as vae")
     add("--decoder-only", action="store_true", help="keep the encoder, and with it the latents, as they are")
     add("--lpips", action="store_true", help="add LPIPS to the objective and to the metrics (needs its weights)")
-    add("--steps", type=int, default=2400, help="of the autoencoder (default: %(default)s)")
+    add("--steps", type=int, default=3000, help="of the autoencoder (default: %(default)s)")
     add("--start-step", type=int, default=1500, help="step in which the adversary begins (default: %(default)s)")
-    add("--weight", type=float, default=2.5, help="of the adversary, times the adaptive weight (default: %(default)s)")
+    add("--weight", type=float, default=3.0, help="of the adversary, times the adaptive weight (default: %(default)s)")
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--crop", type=int, help="side of the window that the adversary sees of them (default: all)")
     add("--batch", type=int, default=8, help="crops in a batch, for each process (default: %(default)s)")
