@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ from advloss.specs import LossSpec
 
 Components = Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99), fused=True)
+
+
+_FUNCTIONS = {FunctionType, functools.partial}  # types that say nothing about what a component does
 
 
 class Adversary:
@@ -96,9 +100,10 @@ class Adversary:
         self.loss, _, loss_spec = build("loss", loss)
         built = build_all("regularizer", regularizers)
         if isinstance(loss_spec, LossSpec):
-            given = {type(made) for made, _ in built.values()}  # however it was spelled
             brought = build_all("regularizer", loss_spec.regularizers)
-            built.update({name: made for name, made in brought.items() if type(made[0]) not in given})
+            objects = {type(made) for name, (made, _) in built.items() if "/" not in name} - _FUNCTIONS
+            missing = {n: made for n, made in brought.items() if n not in built and type(made[0]) not in objects}
+            built.update(missing)
         built = by_short_name(built)
         augments = by_short_name(build_all("augmentation", augmentations))
         with random_stream(torch.device("cpu"), seed, "weights") if seed is not None else nullcontext():

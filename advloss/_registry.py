@@ -45,6 +45,7 @@ _HOOKS: dict[Kind, str] = {
 _POINT = re.compile(r"[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\])?\s*")
 _NEWER = re.compile(  # what the policy lets a later advloss have: another field, hook or public name
     r"(Spec|Paper)\.__init__\(\) got an unexpected keyword argument|unknown hook 'advloss_"
+    r"|are declared in the hookimpl but can not be found in the hookspec"
     r"|cannot import name '\w+' from 'advloss[.']|No module named 'advloss\.|module 'advloss[.'].* has no attribute"
 )
 T = TypeVar("T", bound=Callable[..., Any])
@@ -291,7 +292,7 @@ def _register(kind: Kind, name: str, declared: dict[str, Any]) -> Callable[[T], 
         if not (isclass(target) or isfunction(target)):
             raise OptionError(f"@register_{kind}({name!r}) is on {target!r}; put it on a class, or on a function")
         lines = (target.__doc__ or "").strip().splitlines()
-        told = {"summary": lines[0] if lines else "registered in this script", **declared}
+        told = {"summary": " ".join(lines[0].split()) if lines else "registered in this script", **declared}
         try:
             spec = SPEC_OF[kind](name=name, target=f"{SCRIPT}:{target.__name__}", **told)
         except TypeError as error:

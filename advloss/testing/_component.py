@@ -10,7 +10,7 @@ import torch
 
 from advloss._create import create, load_target, options_of
 from advloss._registry import OK, Entry, find
-from advloss.specs import Kind, Spec
+from advloss.specs import API_VERSION, Kind, Spec
 from advloss.testing._expect import expect
 from advloss.testing._world import expect_no_seeding, restored_world, unchanged_world
 
@@ -18,9 +18,9 @@ from advloss.testing._world import expect_no_seeding, restored_world, unchanged_
 def lacks_package(entry: Entry) -> bool:
     """Whether what keeps a component from being used is a package that it requires: nothing is wrong with it then."""
     spec = entry.spec
-    return (
-        entry.status != OK and spec is not None and any(find_spec(n.partition(".")[0]) is None for n in spec.requires)
-    )
+    if entry.status == OK or spec is None or spec.api != API_VERSION:
+        return False
+    return any(find_spec(name.partition(".")[0]) is None for name in spec.requires)
 
 
 def expect_full_names(components: Any, where: str) -> None:
@@ -28,7 +28,9 @@ def expect_full_names(components: Any, where: str) -> None:
 
     A short name stops working when another plugin that is installed has it, too.
     """
-    named = isinstance(components, str) or (isinstance(components, tuple) and len(components) == 2)
+    named = isinstance(components, str) or (
+        isinstance(components, tuple) and len(components) == 2 and isinstance(components[1], Mapping)
+    )
     for component in [components] if named or not isinstance(components, Iterable) else components:
         name = component[0] if isinstance(component, tuple) else component
         short = isinstance(name, str) and "/" not in name
@@ -44,6 +46,8 @@ class ComponentTests:
         name: the component's short or full name.
         examples: options of the instances to check; by default those of the spec.
     """
+
+    _world: Any = None
 
     kind: ClassVar[Kind]
     name: ClassVar[str]
@@ -81,7 +85,8 @@ class ComponentTests:
 
     def teardown_method(self) -> None:
         """Pytest calls this after each check: settings and random states are as they were, also when it failed."""
-        self._world.__exit__(None, None, None)
+        if self._world is not None:  # a subclass may have a setup_method of its own
+            self._world.__exit__(None, None, None)
 
     def test_building(self) -> None:
         """Building it changes no global state and seeds nothing."""

@@ -12,13 +12,14 @@ from advloss.testing._component import lacks_package
 from advloss.testing._expect import expect
 
 _HOOK_IMPORTS = """
-import sys
+import contextlib, sys
 from importlib.metadata import entry_points
-for point in entry_points(group={group!r}):
-    if point.name == {name!r}:
-        module = point.load()
-        for hook in [value for key, value in vars(module).items() if hasattr(value, "advloss_impl")]:
-            list(hook() or ())
+with contextlib.redirect_stdout(sys.stderr):  # what the plugin prints is no answer
+    for point in entry_points(group={group!r}):
+        if point.name == {name!r}:
+            module = point.load()
+            for hook in [value for key, value in vars(module).items() if hasattr(value, "advloss_impl")]:
+                list(hook() or ())
 print(" ".join(name for name in ("torch", "timm", "diffusers", "transformers", "numpy") if name in sys.modules))
 """
 

@@ -219,6 +219,25 @@ def test_however_it_is_spelled_there_is_one_penalty(regularizers: Any) -> None:
     assert [r.weight for r in adversary.regularizers.values()] == [3.0]
 
 
+def test_what_a_loss_brings_stays_beside_other_functions() -> None:
+    """Two components that are functions have one type: it says nothing about whether they are the same."""
+
+    @advloss.register_regularizer("gp-fn")
+    def gp_fn(*, weight: float = 10.0) -> Any:
+        return lambda judge, real, fake, condition=None, fake_condition=None: judge(real).sum() * 0
+
+    def my_term(judge: Any, real: Any, fake: Any, condition: Any = None, fake_condition: Any = None) -> Any:
+        return judge(fake).sum() * 0
+
+    @advloss.register_loss("brings", regularizers={"script/gp-fn": {}})
+    class Brings(type(advloss.create_loss("hinge"))):  # type: ignore[misc]
+        """Hinge with a term that is a function."""
+
+    assert set(advloss.Adversary(patch(), "brings").regularizers) == {"gp-fn"}
+    assert len(advloss.Adversary(patch(), "brings", [my_term]).regularizers) == 2
+    assert set(advloss.Adversary(patch(), "brings", {"gp-fn": {"weight": 1.0}}).regularizers) == {"gp-fn"}
+
+
 def test_components_are_given_in_any_of_the_spellings() -> None:
     r1 = advloss.create_regularizer("r1", weight=3.0)
     for given in ("r1", ["r1"], ("r1", {"weight": 10.0}), [("r1", {"weight": 10.0})], {"r1": {"weight": 10.0}}):

@@ -65,6 +65,10 @@ def short_augmentation(*, num_classes: int | None = None) -> Recipe:
     return Recipe(**FULL, augmentations=(("instance-noise", {}),))
 
 
+def one_of_two_short(*, num_classes: int | None = None) -> Recipe:
+    return Recipe(**FULL, regularizers=("regularizers/r1", "lecam"))
+
+
 BROKEN: list[tuple[str, Any, dict[str, Any]]] = [
     ("components", unknown_option, {}),
     ("components", unknown_loss, {}),
@@ -76,4 +80,5 @@ BROKEN: list[tuple[str, Any, dict[str, Any]]] = [
     ("components", short_loss, {}),
     ("components", short_regularizer, {}),
     ("components", short_augmentation, {}),
+    ("components", one_of_two_short, {}),
 ]

@@ -113,6 +113,19 @@ def test_what_a_failing_check_sets_does_not_leak(through: str) -> None:
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states
 
 
+def test_a_test_class_may_have_a_setup_of_its_own() -> None:
+    class TestHinge(_run.LossTests):
+        name = "hinge"
+
+        def setup_method(self) -> None:
+            self.mine = 1
+
+    case = TestHinge()
+    case.setup_method()
+    case.test_building()
+    case.teardown_method()
+
+
 def test_plain_pytest_skips_what_does_not_apply() -> None:
     import unittest
 
