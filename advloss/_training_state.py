@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from advloss._adversary import Adversary
-from advloss._state import check_finite, check_names, load_state, save_state
+from advloss._state import check_finite, check_groups, check_moments, check_names, load_state, save_state
 from advloss.errors import StateError
 
 
@@ -82,6 +82,9 @@ class TrainingState:
         try:
             for name, part in parts.items():
                 begun.append(name)
+                if hasattr(part, "param_groups"):
+                    check_groups(part.state_dict(), states[name])
+                    check_moments(part, states[name])
                 part.load_state_dict(states[name])
         except Exception as error:
             for name in begun:

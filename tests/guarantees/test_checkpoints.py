@@ -218,6 +218,33 @@ def test_a_file_tells_of_its_damage_without_the_manifest_too(
         training(7.0).load(folder)
 
 
+@pytest.mark.parametrize("spoiled", ["no lr", "lr", "moments"])
+def test_an_optimizer_that_could_not_step_is_not_taken_up(spoiled: str, tmp_path: Path) -> None:
+    def run() -> tuple[TrainingState, torch.optim.Optimizer]:
+        model = nn.Linear(50, 3)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        return TrainingState({"model": model, "optimizer": optimizer}), optimizer
+
+    state, optimizer = run()
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state.save(tmp_path, step=1)
+    run()[0].load(tmp_path)
+    if spoiled == "no lr":
+        del optimizer.param_groups[0]["lr"]
+    elif spoiled == "lr":
+        optimizer.param_groups[0]["lr"] = float("inf")
+    else:
+        optimizer.state[optimizer.param_groups[0]["params"][0]]["exp_avg"] = torch.zeros(1)
+    state.save(tmp_path, step=1)
+    fresh, optimizer = run()
+    before = copied(optimizer.state_dict())
+    with pytest.raises(StateError, match=r"optimizer does not fit this run: optimizer: (lr|exp_avg)"):
+        fresh.load(tmp_path)
+    assert_same(optimizer.state_dict(), before)
+
+
 def test_everything_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill leaves the system's cache alone, a power cut does not: the order of flushes is what there is to test."""
     done: list[Any] = []
