@@ -72,6 +72,8 @@ class TrainingState:
         if parts.keys() != states.keys():
             names = ", ".join(sorted(map(str, parts.keys() ^ states.keys())))
             raise StateError(f"only one of this run and {folder} has: {names}; build the run as it was")
+        if not isinstance(own.get("counters"), Mapping):
+            raise StateError(f"{folder} holds no counters; it was saved by something else")
         for name, part in parts.items():
             if not isinstance(part, Adversary):  # it looks for itself: an unfinished accumulation may hold NaN
                 check_finite(states[name], f"{folder}: {name}")
