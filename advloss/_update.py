@@ -149,6 +149,10 @@ class Update:
                 commit(module, gathered.buffers, good)
             if self.scaler.is_enabled():
                 self.scaler.update()
+        except BaseException:
+            if self.scaler.is_enabled():  # with its own scale: it only forgets that it has unscaled these gradients
+                self.scaler.update(self.scaler.get_scale())
+            raise
         finally:
             for parameter, gradient_before in zip(self.parameters, own):
                 parameter.grad = gradient_before
