@@ -53,8 +53,11 @@ class Checkpoints:
         After an error in any process, or a kill at any moment, the checkpoints are as they were.
 
         Raises:
+            OptionError: the step is negative.
             StateError: another process could not write its files.
         """
+        if step < 0:
+            raise OptionError(f"step={step!r}: a checkpoint's step is 0 or more")
         partial = self.folder / ".partial"
         try:
             with self._all_or_none("prepare"):
@@ -100,8 +103,10 @@ class Checkpoints:
             _flush(path)
 
         new = self.folder / f"step-{step:08d}"
+        aside = self.folder / f"{new.name}-old"
+        for path in {new, aside} - set(before):  # no folders: they could not be replaced
+            _set_aside(path)
         if new in before:  # the same step again: the one that is there stays complete, under another name
-            aside = self.folder / f"{new.name}-old"
             self._discard(aside)
             new.rename(aside)
             before = [aside if path == new else path for path in before if path != aside]
@@ -111,8 +116,8 @@ class Checkpoints:
         for path in older[: len(older) - (self.keep - 1)]:
             self._discard(path)
         for path in before:
-            if path.exists() and not _number(path):  # whatever it is, it is not in the way of the new one
-                path.rename(path.with_name(f"{path.name}-damaged-{path.stat().st_ino}"))
+            if not _number(path):  # whatever it is, it is not in the way of the new one
+                _set_aside(path)
 
     def _discard(self, path: Path) -> None:
         """Out of sight in one step, so that a kill leaves no half of it among the checkpoints."""
@@ -125,7 +130,7 @@ class Checkpoints:
     def _found(self) -> list[Path]:
         """Checkpoints in the order of their writing; where a manifest cannot be read, nobody knows: those come last."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        named = sorted(path for path in paths if re.fullmatch(r"step-\d{8,}(-old)?", path.name))
+        named = sorted(path for path in paths if re.fullmatch(r"step-\d{8,}(-old)?", path.name) and path.is_dir())
         return sorted(named, key=lambda path: _number(path) or float("inf"))
 
     @contextmanager
@@ -151,17 +156,25 @@ class Checkpoints:
 def _verify(checkpoint: Path, rank: int = 0, world: int = 1) -> None:
     """Raise StateError unless this process's share of the files is as the manifest says."""
     files = _manifest(checkpoint)["files"]
-    home = checkpoint.resolve()
     for name in sorted(files)[rank::world]:
-        path = checkpoint / name
-        if not path.resolve().is_relative_to(home):
-            raise StateError(f"{checkpoint / MANIFEST} names {name!r}, which is not inside the checkpoint")
-        if not path.is_file():
-            raise StateError(f"{path} is missing")
-        if path.stat().st_size != files[name]["size"]:
-            raise StateError(f"{path} has {path.stat().st_size} bytes, it was written with {files[name]['size']}")
-        if _fingerprint(path) != files[name]:
-            raise StateError(f"{path} is damaged: its digest is not the one that it was written with")
+        try:
+            _verify_file(checkpoint, name, files[name])
+        except StateError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # names that no file can have, loops of links, ...
+            raise StateError(f"{checkpoint / MANIFEST} names {name!r}, which cannot be read ({error})") from error
+
+
+def _verify_file(checkpoint: Path, name: str, file: dict[str, Any]) -> None:
+    path = checkpoint / name
+    if not path.resolve().is_relative_to(checkpoint.resolve()):
+        raise StateError(f"{checkpoint / MANIFEST} names {name!r}, which is not inside the checkpoint")
+    if not path.is_file():
+        raise StateError(f"{path} is missing")
+    if path.stat().st_size != file["size"]:
+        raise StateError(f"{path} has {path.stat().st_size} bytes, it was written with {file['size']}")
+    if _fingerprint(path) != file:
+        raise StateError(f"{path} is damaged: its digest is not the one that it was written with")
 
 
 def _way_out(found: list[Path]) -> str:
@@ -192,7 +205,7 @@ def _manifest(checkpoint: Path) -> dict[str, Any]:
                 raise ValueError(f"{name!r} has {sorted(file)}")
     except FileNotFoundError as error:
         raise StateError(f"{path} is missing") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StateError(f"{path} is damaged ({type(error).__name__}: {error})") from error
     return content
 
@@ -208,6 +221,11 @@ def _number(checkpoint: Path) -> int:
     """Checkpoints are numbered as they are written; 0 where the manifest cannot be read."""
     manifest = _manifest_or_none(checkpoint)
     return manifest["number"] if manifest else 0
+
+
+def _set_aside(path: Path) -> None:
+    if os.path.lexists(path):
+        path.rename(path.with_name(f"{path.name}-damaged-{path.lstat().st_ino}"))
 
 
 def _digest(content: Any) -> str:

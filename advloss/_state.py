@@ -99,9 +99,9 @@ def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     counts = {**given["counters"], "micro-batches": given["update"]["count"]}
     if not all(type(n) is int and (n >= 0 or name == "seed") for name, n in counts.items()):
         raise StateError(f"counters of the state are {counts}; they are whole numbers")
-    _check_optimizer(own["update"]["optimizer"], given["update"]["optimizer"])
     if (own["scheduler"] is None) != (given["scheduler"] is None):
         raise StateError("only one of the two has a scheduler; build the adversary as it was")
+    _check_optimizer(own["update"]["optimizer"], given["update"]["optimizer"])
     if own["scheduler"] is not None:
         check_names(own["scheduler"], given["scheduler"], "scheduler")
     for name, part in (("optimizer", given["update"]["optimizer"]), ("scheduler", given["scheduler"])):
@@ -129,18 +129,59 @@ def check_finite(value: Any, place: str) -> None:
         raise StateError(f"{place} is NaN in the state; use an older checkpoint")
 
 
-def _check_optimizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Moments appear with the first step: they are compared where both have them."""
+def check_groups(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise StateError unless an optimizer's state has `own`'s groups of parameters, and numbers where it has numbers.
+
+    Flags may be missing: new ones come with torch, which fills them in.
+    """
     groups, others = own["param_groups"], given["param_groups"]
-    if [len(g["params"]) for g in groups] != [len(g["params"]) for g in others]:
+    if [g["params"] for g in groups] != [g["params"] for g in others]:
         raise StateError("the optimizer's parameter groups differ; build the adversary as it was")
     strange = {key for group, other in zip(groups, others) for key in other.keys() - group.keys()}
     if strange:
         raise StateError(f"the state is of another optimizer, one with {', '.join(sorted(strange))}")
+    for group, other in zip(groups, others):
+        for name, value in group.items():
+            if not _alike(value, other.get(name)) or (name == "lr" and not math.isfinite(other[name])):
+                raise StateError(f"optimizer: {name} is {value} here, {other.get(name)!r} in the state")
+
+
+def check_moments(optimizer: Any, given: Mapping[str, Any]) -> None:
+    """Raise StateError if a fused optimizer could not take the moments: it looks at memory, never at shapes."""
+    for group, other in zip(optimizer.param_groups, given["param_groups"]):
+        if not (group.get("fused") or other.get("fused")):
+            continue
+        moments = [given["state"].get(index) or {} for index in other["params"]]
+        if len({frozenset(of_one) for of_one in moments if of_one}) > 1:
+            raise StateError("optimizer: some parameters lack moments that others have; use an older checkpoint")
+        for index, parameter, of_one in zip(other["params"], group["params"], moments):
+            for name, value in of_one.items():
+                shape = () if name == "step" else tuple(parameter.shape)
+                if isinstance(value, Tensor) and tuple(value.shape) != shape:
+                    found = tuple(value.shape)
+                    raise StateError(f"optimizer: {name} of parameter {index} is {shape} here, {found} in the state")
+
+
+def _check_optimizer(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Moments appear with the first step: they are compared where both have them."""
+    check_groups(own, given)
     for index, moments in given["state"].items():
         mine = own["state"].get(index, moments)
         if _shapes(mine) != _shapes(moments):
             raise StateError(f"optimizer: the moments of parameter {index} differ; build the adversary as it was")
+
+
+def _alike(mine: Any, theirs: Any) -> bool:
+    """Whether `theirs` is a number where `mine` is one, or as many of them."""
+    if isinstance(mine, tuple):
+        return isinstance(theirs, (tuple, list)) and len(mine) == len(theirs) and all(map(_alike, mine, theirs))
+    return _is_number(theirs) or not _is_number(mine)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):  # a learning rate may be one
+        return value.numel() == 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _shapes(moments: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from advloss._adversary import Adversary
-from advloss._state import check_finite, check_names, load_state, save_state
+from advloss._state import check_finite, check_groups, check_moments, check_names, load_state, save_state
 from advloss.errors import StateError
 
 
@@ -72,6 +72,8 @@ class TrainingState:
         if parts.keys() != states.keys():
             names = ", ".join(sorted(map(str, parts.keys() ^ states.keys())))
             raise StateError(f"only one of this run and {folder} has: {names}; build the run as it was")
+        if not isinstance(own.get("counters"), Mapping):
+            raise StateError(f"{folder} holds no counters; it was saved by something else")
         for name, part in parts.items():
             if not isinstance(part, Adversary):  # it looks for itself: an unfinished accumulation may hold NaN
                 check_finite(states[name], f"{folder}: {name}")
@@ -82,6 +84,9 @@ class TrainingState:
         try:
             for name, part in parts.items():
                 begun.append(name)
+                if hasattr(part, "param_groups"):
+                    check_groups(part.state_dict(), states[name])
+                    check_moments(part, states[name])
                 part.load_state_dict(states[name])
         except Exception as error:
             for name in begun:

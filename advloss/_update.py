@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from advloss._runtime import Runtime
+from advloss._state import check_moments
 from advloss.errors import StateError
 
 
@@ -111,6 +112,7 @@ class Update:
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         self.gathered = Gathered()
         self._guarded = {n for n, b in buffers.items() if b.is_floating_point() and bool(b.isfinite().all())}
+        self._buffer_shapes = {name: buffer.shape for name, buffer in buffers.items()}
         self._has_stepped = False
 
     def add(
@@ -147,6 +149,10 @@ class Update:
                 commit(module, gathered.buffers, good)
             if self.scaler.is_enabled():
                 self.scaler.update()
+        except BaseException:
+            if self.scaler.is_enabled():  # with its own scale: it only forgets that it has unscaled these gradients
+                self.scaler.update(self.scaler.get_scale())
+            raise
         finally:
             for parameter, gradient_before in zip(self.parameters, own):
                 parameter.grad = gradient_before
@@ -191,6 +197,7 @@ class Update:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned."""
+        check_moments(self.optimizer, state["optimizer"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in self.optimizer.state.items():
             moments.update({n: _in_layout_of(parameter, m) for n, m in moments.items() if isinstance(m, Tensor)})
@@ -199,8 +206,9 @@ class Update:
             self.scaler.load_state_dict(state["scaler"])
         device = self.parameters[0].device
         shapes = [p.shape for p in self.parameters] if state["count"] else []
-        if [g.shape for g in state["gradients"].values()] != shapes:
-            raise StateError("an unfinished accumulation of other parameters; build the adversary as it was")
+        strange = {n for n, b in state["buffers"].items() if b.shape != self._buffer_shapes.get(n)}
+        if [g.shape for g in state["gradients"].values()] != shapes or strange:
+            raise StateError("an unfinished accumulation of other parameters or buffers; build the adversary as it was")
         self.gathered = Gathered(
             [g.to(device) for g in state["gradients"].values()],
             {name: b.to(device) for name, b in state["buffers"].items()},

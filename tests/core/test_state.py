@@ -180,6 +180,7 @@ MOMENT = "update/optimizer/state/0/exp_avg"
         ("update/optimizer", None),
         ("update/gradients", lambda gradients: {0: torch.zeros(3)}),
         ("update/gradients", None),
+        ("update/buffers", lambda buffers: {"discriminator.strange": torch.zeros(3)}),
         ("update/count", 2),
         ("update/count", "two"),
         ("update/finite", KeyError),
@@ -206,6 +207,43 @@ def test_state_that_is_not_right_is_refused_whole(trained: advloss.Adversary, pa
     edit(state, path, value)
     refused(trained, state)
     assert not trained.discriminator_step(images(), images()).skipped
+
+
+GROUP = "update/optimizer/param_groups/0"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (MOMENT, lambda t: torch.zeros(1, dtype=t.dtype)),
+        (MOMENT, lambda t: torch.zeros((), dtype=t.dtype)),
+        ("update/optimizer/state/0/step", lambda t: t.expand(3).clone()),
+        (MOMENT, KeyError),
+        (f"{GROUP}/lr", KeyError),
+        (f"{GROUP}/lr", "x"),
+        (f"{GROUP}/lr", None),
+        (f"{GROUP}/lr", float("inf")),
+        (f"{GROUP}/betas", (0.9,)),
+        (f"{GROUP}/betas", ("x", 0.9)),
+        (f"{GROUP}/params", lambda places: places[::-1]),
+    ],
+)
+def test_a_fresh_adversary_takes_no_optimizer_that_could_not_step(
+    trained: advloss.Adversary, path: str, value: Any
+) -> None:
+    """A resume begins without moments of its own; a fused optimizer reads what memory follows one that is too small."""
+    state = copied(trained.state_dict())
+    assert state["update"]["optimizer"]["param_groups"][0]["fused"]
+    edit(state, path, value)
+    refused(make(), state)
+
+
+def test_flags_of_a_later_torch_may_be_missing(trained: advloss.Adversary) -> None:
+    state = copied(trained.state_dict())
+    edit(state, f"{GROUP}/decoupled_weight_decay", KeyError)
+    fresh = make(seed=4)
+    fresh.load_state_dict(state)
+    assert_same(train(fresh, range(3, 5)), train(trained, range(3, 5)))
 
 
 @pytest.mark.parametrize("state", [None, 3, [], {}, {"discriminator": {}}])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import resource
@@ -26,6 +27,7 @@ from torch import nn
 
 import advloss
 from advloss import Checkpoints, OptionError, StateError, TrainingState
+from advloss._checkpoints import _digest
 
 SHORT, FULL = 10, 200
 
@@ -218,6 +220,33 @@ def test_a_file_tells_of_its_damage_without_the_manifest_too(
         training(7.0).load(folder)
 
 
+@pytest.mark.parametrize("spoiled", ["no lr", "lr", "moments"])
+def test_an_optimizer_that_could_not_step_is_not_taken_up(spoiled: str, tmp_path: Path) -> None:
+    def run() -> tuple[TrainingState, torch.optim.Optimizer]:
+        model = nn.Linear(50, 3)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        return TrainingState({"model": model, "optimizer": optimizer}), optimizer
+
+    state, optimizer = run()
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state.save(tmp_path, step=1)
+    run()[0].load(tmp_path)
+    if spoiled == "no lr":
+        del optimizer.param_groups[0]["lr"]
+    elif spoiled == "lr":
+        optimizer.param_groups[0]["lr"] = float("inf")
+    else:
+        optimizer.state[optimizer.param_groups[0]["params"][0]]["exp_avg"] = torch.zeros(1)
+    state.save(tmp_path, step=1)
+    fresh, optimizer = run()
+    before = copied(optimizer.state_dict())
+    with pytest.raises(StateError, match=r"optimizer does not fit this run: optimizer: (lr|exp_avg)"):
+        fresh.load(tmp_path)
+    assert_same(optimizer.state_dict(), before)
+
+
 def test_everything_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill leaves the system's cache alone, a power cut does not: the order of flushes is what there is to test."""
     done: list[Any] = []
@@ -272,6 +301,69 @@ def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
         save(checkpoints, step)
     assert all(path.read_text() == "mine" for path in mine)
     assert load(checkpoints) == 2
+
+
+def stray_file(path: Path) -> None:
+    path.write_text("mine")
+
+
+def loop_of_links(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def manifest_that_is_a_folder(path: Path) -> None:
+    (path / "manifest.json").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("make", [stray_file, loop_of_links, manifest_that_is_a_folder])
+def test_what_bears_the_name_of_a_checkpoint_is_in_nobodys_way(make: Callable[[Path], None], tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    save(checkpoints, 1)
+    make(tmp_path / "step-00000009")
+    make(tmp_path / "step-00000002-old")
+    if make is manifest_that_is_a_folder:  # it may have been the newest
+        with pytest.raises(StateError, match=r"step-00000009.manifest.json is damaged.*step-00000001 is whole"):
+            checkpoints.newest()
+    else:
+        assert load(checkpoints) == 1
+    for step in (2, 2, 9):
+        save(checkpoints, step)
+        assert load(checkpoints) == step
+    others = {path.name for path in tmp_path.iterdir() if "damaged" not in path.name}
+    assert others == {"step-00000002", "step-00000009"}
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300, "\udc80", "loop"], ids=["NUL", "long", "surrogate", "loop"])
+def test_names_in_a_manifest_that_no_file_can_have(name: str, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    loop_of_links(tmp_path / "step-00000001" / "loop")
+    path = tmp_path / "step-00000001" / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["digest"]
+    content["files"][name] = {"size": 0, "digest": ""}
+    path.write_text(json.dumps({**content, "digest": _digest(content)}))
+    with pytest.raises(StateError, match=r"cannot be read|is missing"):
+        checkpoints.newest()
+
+
+def test_a_step_is_not_negative(tmp_path: Path) -> None:
+    """Its folder would never be found again, while the older one went."""
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    with pytest.raises(OptionError, match="step=-1"):
+        save(checkpoints, -1)
+    assert load(checkpoints) == 1
+
+
+def test_counters_are_missed_before_anything_is_taken_up(tmp_path: Path) -> None:
+    training(1.0).save(tmp_path, step=1)
+    path = tmp_path / "process_0.safetensors"
+    advloss.save_state({"parts": advloss.load_state(path)["parts"]}, path)
+    fresh = training(7.0)
+    with pytest.raises(StateError, match="no counters"):
+        fresh.load(tmp_path)
+    assert bool((fresh._shared["model"].weight == 7).all())
 
 
 def test_what_was_loaded_is_no_longer_the_file(tmp_path: Path) -> None:

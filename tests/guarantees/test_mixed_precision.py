@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from core_tools import built_in, images
+from core_tools import assert_same, built_in, images
 from torch import Tensor, nn
 
 import advloss
@@ -72,6 +72,30 @@ def test_random_overflows_apply_what_a_float32_reference_applies() -> None:
         for one, two in ((scaled.discriminator, reference.discriminator), (generator, other)):
             for p, q in zip(one.parameters(), two.parameters()):
                 assert torch.allclose(p, q, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_training_goes_on_after_a_step_that_was_interrupted(error: type[BaseException]) -> None:
+    """The scaler had unscaled its gradients; with the next step it does so again, at the scale that it had."""
+    interrupted, straight = pair()[0], pair()[0]
+    straight.load_state_dict(copy.deepcopy(interrupted.state_dict()))
+    for adversary in (interrupted, straight):
+        adversary._update.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=2)
+
+    def interrupt(*_: Any) -> None:
+        raise error("in the optimizer")
+
+    samples = torch.rand(3, 2, 4, 2)
+    for index, (real, fake) in enumerate(samples):
+        if index == 1:
+            hook = interrupted.optimizer.register_step_pre_hook(interrupt)
+            for _ in range(2):
+                with pytest.raises(error, match="in the optimizer"):
+                    interrupted.discriminator_step(real, fake)
+            hook.remove()
+        for adversary in (interrupted, straight):
+            assert not adversary.discriminator_step(real, fake).skipped
+    assert_same(interrupted.state_dict(), straight.state_dict())
 
 
 @pytest.mark.parametrize("name", built_in("loss"))
