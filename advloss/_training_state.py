@@ -13,7 +13,7 @@ import torch
 
 from advloss._adversary import Adversary
 from advloss._state import check_finite, check_groups, check_moments, check_names, load_state, save_state
-from advloss.errors import StateError
+from advloss.errors import NonFiniteError, StateError
 
 
 class Stateful(Protocol):
@@ -50,11 +50,19 @@ class TrainingState:
         self._world = 1 if accelerator is None else int(accelerator.num_processes)
 
     def save(self, folder: Path, **counters: int) -> None:
-        """Write this process's files; `counters` are returned by `load`."""
+        """Write this process's files; `counters` are returned by `load`.
+
+        Raises:
+            NonFiniteError: a part holds NaN or infinity, which `load` would refuse. Nothing was written: inside
+                `Checkpoints.write` older checkpoints stay.
+        """
         own = {name: part.state_dict() for name, part in self._own.items()}
+        shared = {name: part.state_dict() for name, part in self._shared.items()} if self._rank == 0 else {}
+        for name, part in {**self._shared, **self._own}.items():
+            if not isinstance(part, Adversary):  # it looks after itself
+                _refuse_non_finite(name, shared.get(name, own.get(name)))
         save_state({"parts": own, "counters": counters}, folder / f"process_{self._rank}.safetensors")
         if self._rank == 0:
-            shared = {name: part.state_dict() for name, part in self._shared.items()}
             save_state({"parts": shared, "processes": self._world}, folder / "state.safetensors")
 
     def load(self, folder: Path) -> dict[str, int]:
@@ -93,6 +101,16 @@ class TrainingState:
                 parts[name].load_state_dict(before[name])
             raise StateError(f"{folder}: {begun[-1]} does not fit this run: {error}") from error
         return dict(own["counters"])
+
+
+def _refuse_non_finite(name: str, state: Any) -> None:
+    try:
+        check_finite(state, name)
+    except StateError as error:
+        where = str(error).partition(" ")[0]
+        raise NonFiniteError(
+            f"{where} holds NaN or infinity: the training has diverged. This is not saved; older checkpoints stay as they are"
+        ) from None
 
 
 class RandomState:

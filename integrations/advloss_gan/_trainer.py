@@ -150,12 +150,13 @@ def train_gan(
 
             batch, latent = draw()
             loss = adversary.generator_loss(model(latent), batch)
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            if scheduler:
-                scheduler.step()
-            ema.update_parameters(generator)
+            if loss.requires_grad:  # not before the adversary's start step
+                accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+                if scheduler:
+                    scheduler.step()
+                ema.update_parameters(generator)
 
             done += 1
             bar.update()

@@ -26,7 +26,7 @@ from core_tools import assert_same, copied
 from torch import nn
 
 import advloss
-from advloss import Checkpoints, OptionError, StateError, TrainingState
+from advloss import Checkpoints, NonFiniteError, OptionError, StateError, TrainingState
 from advloss._checkpoints import _digest
 
 SHORT, FULL = 10, 200
@@ -410,3 +410,17 @@ def test_a_log_forgets_what_its_checkpoint_does_not_know(tmp_path: Path) -> None
     assert log.read_text() == "1\n2\n"
     advloss.open_step_log(log, 0).close()
     assert log.read_text() == ""
+
+
+def test_what_could_not_be_loaded_does_not_replace_what_can(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    state, checkpoints = TrainingState({"model": model}), Checkpoints(tmp_path, keep=1)
+    with checkpoints.write(1) as folder:
+        state.save(folder, step=1)
+    with torch.no_grad():
+        model.weight[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"model/weight holds NaN or infinity.*older checkpoints stay"):
+        with checkpoints.write(2) as folder:
+            state.save(folder, step=2)
+    assert state.load(checkpoints.newest()) == {"step": 1}
+    assert model.weight.isfinite().all()
