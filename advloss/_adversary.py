@@ -175,7 +175,7 @@ class Adversary:
         if self.step < self.start_step:
             return fake.new_zeros(())
         self._gate.check_finite(self._runtime.world, fake=fake)
-        with self._stream("generator"), self._runtime.autocast():
+        with self._stream("generator"), self._runtime.autocast(self._device):
             judge = self._judge(frozen=True)
             fake = fake.to(self._dtype)
             fake_logits = at_least_float32(judge(fake, condition))
@@ -340,7 +340,7 @@ class Adversary:
         # gradients of gradients underflow in half precision: those steps run in full
         with (
             self._stream("discriminator"),
-            self._runtime.autocast(enabled=not second_order),
+            self._runtime.autocast(self._device, enabled=not second_order),
             differentiable_twice() if second_order else nullcontext(),
         ):
             judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
