@@ -19,6 +19,7 @@ from advloss._create import build, build_all, by_short_name, check_known, create
 from advloss._followers import Followers
 from advloss._gate import Gate
 from advloss._guard import Guard
+from advloss._inputs import check_recording
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
 from advloss._numbers import check_numbers
@@ -177,13 +178,13 @@ class Adversary:
         self._gate.check_finite(self._runtime.world, fake=fake)
         with self._stream("generator"), self._runtime.autocast(self._device):
             judge = self._judge(frozen=True)
-            fake = fake.to(self._dtype)
+            real_condition = condition if real_condition is None else real_condition
+            fake, condition = self._gate.cast(fake, condition, self._dtype)
             fake_logits = at_least_float32(judge(fake, condition))
             real_logits: Logits | None = None
             if getattr(self.loss, "paired", False) and real is not None:
                 with torch.no_grad():
-                    real_logits = judge(real.to(self._dtype), condition if real_condition is None else real_condition)
-                    real_logits = at_least_float32(real_logits)
+                    real_logits = at_least_float32(judge(*self._gate.cast(real, real_condition, self._dtype)))
             loss = self.weight * self.loss.generator(fake_logits, real_logits)
             if judge.player is not self.discriminator and not self.augmentations:
                 self._seen.remember(fake, judge.features(fake))
@@ -207,10 +208,12 @@ class Adversary:
             fake_condition: the same for `fake`; None means `condition`.
 
         Raises:
-            InputError: samples, conditions or logits that cannot be right. Nothing has changed.
+            InputError: samples, conditions or logits that cannot be right, or a call under `torch.no_grad()`. Nothing has
+                changed.
             NonFiniteError: more than `max_skipped` steps in a row had to be skipped. In one process on the CPU, where
                 looking is free, also at once: samples hold NaN or infinity, and nothing has changed.
         """
+        check_recording()
         sync = self._runtime.sync
         if self.step < self.discriminator_start_step:
             self._check_turn(real, fake, condition, fake_condition)
@@ -334,7 +337,8 @@ class Adversary:
         due = {n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0}
         leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
         second_order = any(getattr(r, "second_order", None) for r in due.values())
-        real, fake = real.detach().to(self._dtype), fake.detach().to(self._dtype)
+        real, condition = self._gate.cast(real.detach(), condition, self._dtype)
+        fake, fake_condition = self._gate.cast(fake.detach(), fake_condition, self._dtype)
         real = leaf(real) if "real" in leaves else real
         fake = leaf(fake) if "fake" in leaves else fake
         # gradients of gradients underflow in half precision: those steps run in full
