@@ -31,6 +31,7 @@ from advloss._report import Report
 from advloss._rules import batch_coupled, check_combination
 from advloss._runtime import Runtime
 from advloss._seen import SeenFeatures
+from advloss._steps import check_steps
 from advloss._turn import Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
 from advloss._warn import warn_user
@@ -135,7 +136,10 @@ class Adversary:
         if not parameters:
             raise OptionError("no parameter of the discriminator requires gradients; there is nothing to train")
         self.optimizer = (optimizer or DEFAULT_OPTIMIZER)(list(parameters.values()))
+        check_steps("optimizer", self.optimizer, "param_groups")
         self.scheduler = scheduler(self.optimizer) if scheduler else None
+        if self.scheduler is not None:
+            check_steps("scheduler", self.scheduler)
         self._update = Update(parameters, self.optimizer, max_grad_norm, dict(self._stateful.named_buffers()))
         self._followers = Followers((*self.regularizers.values(), *self.augmentations.values()), self.discriminator)
 
