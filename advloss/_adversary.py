@@ -162,7 +162,8 @@ class Adversary:
         """The generator's adversarial loss, weighted: a scalar whose gradient flows into `fake` and nothing else.
 
         Leaves every parameter, gradient, buffer, flag and random state of the discriminator as it was. Before
-        `start_step` it is 0 and runs no discriminator.
+        `start_step` it is 0 and runs no discriminator; it has no graph then, so that a script with no other loss skips
+        its backward and its optimizer (``if loss.requires_grad:``).
 
         Args:
             fake: what the model made `(N, C, ...)`.
