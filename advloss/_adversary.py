@@ -19,6 +19,7 @@ from advloss._create import build, build_all, by_short_name, check_known, create
 from advloss._followers import Followers
 from advloss._gate import Gate
 from advloss._guard import Guard
+from advloss._inputs import check_recording
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
 from advloss._numbers import check_numbers
@@ -30,6 +31,7 @@ from advloss._report import Report
 from advloss._rules import batch_coupled, check_combination
 from advloss._runtime import Runtime
 from advloss._seen import SeenFeatures
+from advloss._steps import check_steps
 from advloss._turn import Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
 from advloss._warn import warn_user
@@ -134,7 +136,10 @@ class Adversary:
         if not parameters:
             raise OptionError("no parameter of the discriminator requires gradients; there is nothing to train")
         self.optimizer = (optimizer or DEFAULT_OPTIMIZER)(list(parameters.values()))
+        check_steps("optimizer", self.optimizer, "param_groups")
         self.scheduler = scheduler(self.optimizer) if scheduler else None
+        if self.scheduler is not None:
+            check_steps("scheduler", self.scheduler)
         self._update = Update(parameters, self.optimizer, max_grad_norm, dict(self._stateful.named_buffers()))
         self._followers = Followers((*self.regularizers.values(), *self.augmentations.values()), self.discriminator)
 
@@ -157,7 +162,8 @@ class Adversary:
         """The generator's adversarial loss, weighted: a scalar whose gradient flows into `fake` and nothing else.
 
         Leaves every parameter, gradient, buffer, flag and random state of the discriminator as it was. Before
-        `start_step` it is 0 and runs no discriminator.
+        `start_step` it is 0 and runs no discriminator; it has no graph then, so that a script with no other loss skips
+        its backward and its optimizer (``if loss.requires_grad:``).
 
         Args:
             fake: what the model made `(N, C, ...)`.
@@ -175,15 +181,15 @@ class Adversary:
         if self.step < self.start_step:
             return fake.new_zeros(())
         self._gate.check_finite(self._runtime.world, fake=fake)
-        with self._stream("generator"), self._runtime.autocast():
+        with self._stream("generator"), self._runtime.autocast(self._device):
             judge = self._judge(frozen=True)
-            fake = fake.to(self._dtype)
+            real_condition = condition if real_condition is None else real_condition
+            fake, condition = self._gate.cast(fake, condition, self._dtype)
             fake_logits = at_least_float32(judge(fake, condition))
             real_logits: Logits | None = None
             if getattr(self.loss, "paired", False) and real is not None:
                 with torch.no_grad():
-                    real_logits = judge(real.to(self._dtype), condition if real_condition is None else real_condition)
-                    real_logits = at_least_float32(real_logits)
+                    real_logits = at_least_float32(judge(*self._gate.cast(real, real_condition, self._dtype)))
             loss = self.weight * self.loss.generator(fake_logits, real_logits)
             if judge.player is not self.discriminator and not self.augmentations:
                 self._seen.remember(fake, judge.features(fake))
@@ -207,10 +213,12 @@ class Adversary:
             fake_condition: the same for `fake`; None means `condition`.
 
         Raises:
-            InputError: samples, conditions or logits that cannot be right. Nothing has changed.
+            InputError: samples, conditions or logits that cannot be right, or a call under `torch.no_grad()`. Nothing has
+                changed.
             NonFiniteError: more than `max_skipped` steps in a row had to be skipped. In one process on the CPU, where
                 looking is free, also at once: samples hold NaN or infinity, and nothing has changed.
         """
+        check_recording()
         sync = self._runtime.sync
         if self.step < self.discriminator_start_step:
             self._check_turn(real, fake, condition, fake_condition)
@@ -334,13 +342,14 @@ class Adversary:
         due = {n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0}
         leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
         second_order = any(getattr(r, "second_order", None) for r in due.values())
-        real, fake = real.detach().to(self._dtype), fake.detach().to(self._dtype)
+        real, condition = self._gate.cast(real.detach(), condition, self._dtype)
+        fake, fake_condition = self._gate.cast(fake.detach(), fake_condition, self._dtype)
         real = leaf(real) if "real" in leaves else real
         fake = leaf(fake) if "fake" in leaves else fake
         # gradients of gradients underflow in half precision: those steps run in full
         with (
             self._stream("discriminator"),
-            self._runtime.autocast(enabled=not second_order),
+            self._runtime.autocast(self._device, enabled=not second_order),
             differentiable_twice() if second_order else nullcontext(),
         ):
             judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))

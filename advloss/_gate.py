@@ -30,6 +30,10 @@ class Gate:
         _inputs.check_device(name, samples, device)
         _inputs.check_condition(name, condition, len(samples), self.discriminator, self._unconditional)
 
+    def cast(self, samples: Tensor, condition: Condition | None, dtype: torch.dtype) -> tuple[Tensor, Condition | None]:
+        """Samples and condition in the discriminator's `dtype`, in tensors that autograd can keep."""
+        return _inputs.cast(samples, dtype), _inputs.cast_condition(condition, self.discriminator, dtype)
+
     def check_real(self, real: Tensor, fake: Tensor) -> None:
         """Raise InputError unless real and fake samples match; warn once about images in a range that looks wrong."""
         _inputs.check_pair(real, fake)

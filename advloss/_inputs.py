@@ -26,15 +26,29 @@ CONDITION_OPTIONS = {
     "vector": "condition_features",
     "image": "condition_channels",
 }
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what a discriminator computes in
+
+
+def check_recording() -> None:
+    """Raise InputError where autograd records nothing."""
+    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        raise InputError(
+            "discriminator_step is called under torch.no_grad() or torch.inference_mode(); call it outside of that: it "
+            "detaches the samples itself"
+        )
 
 
 def check_samples(name: str, samples: Any, discriminator: nn.Module) -> None:
     """Raise InputError unless `samples` suit `discriminator`."""
     if not isinstance(samples, Tensor):
         raise InputError(f"{name} samples are a {type(samples).__name__}; give a torch.Tensor")
+    _check_dense(f"{name} samples are", samples)
     shape = tuple(samples.shape)
-    if not samples.is_floating_point():
-        raise InputError(f"{name} samples are {samples.dtype}; give floats, images scaled to [-1, 1]: x / 127.5 - 1")
+    if samples.dtype not in FLOATS:
+        raise InputError(
+            f"{name} samples are {samples.dtype}; give floats of 16, 32 or 64 bits, images scaled to [-1, 1]: "
+            "x / 127.5 - 1"
+        )
     if samples.ndim < 2 or samples.numel() == 0:
         raise InputError(f"{name} samples have shape {shape}; give a batch (N, channels, ...) or (N, features), N >= 1")
     dims = _declared(discriminator, "dims")
@@ -72,7 +86,7 @@ def check_condition(
     name: str, condition: Condition | None, count: int, discriminator: nn.Module, unconditional: bool = False
 ) -> None:
     """Raise InputError unless `condition` is what `discriminator` was built for; `unconditional` says that it takes none."""
-    takes = {kind: size for kind, attr in CONDITION_OPTIONS.items() if (size := _declared(discriminator, attr))}
+    takes = _takes(discriminator)
     options = [attr for attr in CONDITION_OPTIONS.values() if hasattr(discriminator, attr)]
     if condition is None:
         if takes:
@@ -101,6 +115,24 @@ def check_condition(
         _check_part(
             f"{name} condition" + (f"[{key!r}]" if key else ""), part, count, kind, takes.get(kind), discriminator
         )
+
+
+def cast(samples: Tensor, dtype: torch.dtype) -> Tensor:
+    """`samples` as `dtype`; a copy of those made in inference mode, which autograd cannot keep for a backward."""
+    return samples.to(dtype, copy=samples.is_inference())
+
+
+def cast_condition(condition: Condition | None, discriminator: nn.Module, dtype: torch.dtype) -> Condition | None:
+    """`condition` as `cast` makes it; class indices and what the discriminator does not declare keep their dtype."""
+    takes = _takes(discriminator)
+
+    def part_as(kind: str, part: Tensor) -> Tensor:
+        return cast(part, dtype if kind in takes and kind in ("vector", "image") else part.dtype)
+
+    if isinstance(condition, Mapping):
+        parts = {kind: part_as(kind, part) for kind, part in condition.items()}
+        return condition if all(part is condition[kind] for kind, part in parts.items()) else parts
+    return condition if condition is None else part_as(next(iter(takes), ""), condition)
 
 
 def check_logits(logits: Any, count: int, discriminator: nn.Module) -> None:
@@ -167,6 +199,8 @@ def _check_size(name: str, shape: tuple[int, ...], discriminator: nn.Module) -> 
 def _check_part(name: str, part: Any, count: int, kind: str, size: int | None, discriminator: nn.Module) -> None:
     if not isinstance(part, Tensor):
         raise InputError(f"the {name} is a {type(part).__name__}; give a torch.Tensor")
+    if size is not None:
+        _check_dense(f"the {name} is", part)
     if part.ndim == 0 or len(part) != count:
         raise InputError(f"the {name} has shape {tuple(part.shape)} for {count} samples; give one entry a sample")
     if size is None:
@@ -187,10 +221,22 @@ def _check_part(name: str, part: Any, count: int, kind: str, size: int | None, d
         raise InputError(
             f"the {name} has shape {tuple(part.shape)}; this discriminator was built for {size} {kind} channels"
         )
-    if not part.is_floating_point():
+    if part.dtype not in FLOATS:
         raise InputError(f"the {name} is {part.dtype}; give floats like the samples, images scaled to [-1, 1]")
     if part.device.type == "cpu" and not math.isfinite(part.detach().sum()) and not bool(part.isfinite().all()):
         raise NonFiniteError(f"the {name} holds NaN or infinity; look at its maker")
+
+
+def _check_dense(what: str, tensor: Tensor) -> None:
+    """Before anybody asks for a shape: some layouts have none."""
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        layout = "nested" if tensor.is_nested else f"in the layout {tensor.layout}"
+        raise InputError(f"{what} {layout}; give a dense tensor: {'pad it' if tensor.is_nested else 'x.to_dense()'}")
+
+
+def _takes(discriminator: nn.Module) -> dict[str, int]:
+    """The conditions that it was built for, with their sizes."""
+    return {kind: size for kind, attr in CONDITION_OPTIONS.items() if (size := _declared(discriminator, attr))}
 
 
 def _device(discriminator: nn.Module) -> torch.device:

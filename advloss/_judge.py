@@ -20,9 +20,9 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from advloss._condition import Condition
 from advloss._features import FeatureDiscriminator
-from advloss._inputs import check_logits, unchanged
+from advloss._inputs import check_logits, class_of, unchanged
 from advloss._logits import Logits
-from advloss.errors import CombinationError
+from advloss.errors import CombinationError, InputError
 
 FeatureMemo = Callable[[Tensor], "list[Tensor] | None"]
 
@@ -113,8 +113,14 @@ class Judge:
 
     def _run(self, inputs: Tensor | list[Tensor], condition: Condition | None) -> Logits:
         args = (inputs,) if condition is None else (inputs, condition)
-        with _no_recomputation(of_any_kind=bool(self._overrides)):
-            return functional_call(self.player, self._overrides, args) if self._overrides else self.player(*args)
+        with _no_new_buffers(self.player), _no_recomputation(of_any_kind=bool(self._overrides)):
+            if not self._overrides:
+                return self.player(*args)
+            logits = functional_call(self.player, self._overrides, args)
+        for name, buffer in self.player.named_buffers():
+            if not _fits(self._overrides[name], buffer):
+                raise InputError(_BUFFERS.format(module=class_of(self.player), names=name, did="another shape"))
+        return logits
 
 
 def player_of(discriminator: nn.Module) -> nn.Module:
@@ -125,6 +131,37 @@ def player_of(discriminator: nn.Module) -> nn.Module:
 def differentiable_twice() -> AbstractContextManager[Any]:
     """Attention inside has a double backward: its fused kernels have none."""
     return sdpa_kernel(SDPBackend.MATH)
+
+
+_BUFFERS = (
+    "the forward of {module} gave its buffer {names} {did}: what a step leaves in buffers could not be kept. Register "
+    "buffers in their final shape in __init__, or run one forward before you build the adversary"
+)
+
+
+def _fits(value: Tensor | None, buffer: Tensor) -> bool:
+    """Whether `value` can be copied into `buffer`."""
+    try:
+        return value is not None and torch.broadcast_shapes(value.shape, buffer.shape) == buffer.shape
+    except RuntimeError:
+        return False
+
+
+@contextmanager
+def _no_new_buffers(module: nn.Module) -> Iterator[None]:
+    """Refuse a forward that fills an empty buffer or registers one, and take it away again."""
+    before = [(part, dict(part._buffers)) for part in module.modules()]
+    new = []
+    try:
+        yield
+    finally:
+        for part, buffers in before:
+            if added := [n for n, b in part._buffers.items() if b is not None and buffers.get(n) is None]:
+                part._buffers.clear()
+                part._buffers.update(buffers)
+                new += added
+    if new:
+        raise InputError(_BUFFERS.format(module=class_of(module), names=", ".join(new), did="its first value"))
 
 
 _RECOMPUTES = (

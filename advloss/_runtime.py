@@ -18,9 +18,9 @@ class Runtime:
     accumulation_steps = 1
     half = False
 
-    def autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
-        """The precision of a forward."""
-        return nullcontext()
+    def autocast(self, device: torch.device, enabled: bool = True) -> AbstractContextManager[Any]:
+        """The precision of a forward on `device`: the script's own, or full where not `enabled`."""
+        return nullcontext() if enabled else torch.autocast(device.type, enabled=False)
 
     def scale(self, loss: Tensor) -> Tensor:
         """`loss` times the factor that keeps half-precision gradients from underflow."""
@@ -65,10 +65,8 @@ class Accelerated(Runtime):
     def half(self) -> bool:  # type: ignore[override]
         return bool(self._accelerator.mixed_precision == "fp16")
 
-    def autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
-        if enabled:
-            return self._accelerator.autocast()
-        return torch.autocast(self._accelerator.device.type, enabled=False)
+    def autocast(self, device: torch.device, enabled: bool = True) -> AbstractContextManager[Any]:
+        return self._accelerator.autocast() if enabled else super().autocast(device, enabled)
 
     def scale(self, loss: Tensor) -> Tensor:
         scaler = self._accelerator.scaler

@@ -14,6 +14,8 @@ class SeenFeatures:
 
     def remember(self, samples: Tensor, features: list[Tensor]) -> None:
         """Keep detached features of `samples`. Holding the samples keeps their memory from being used again."""
+        if samples.is_inference():  # writes to it are not counted
+            return
         made = samples._version, _precision(samples)
         self._seen = samples.detach(), made, [feature.detach() for feature in features]
 

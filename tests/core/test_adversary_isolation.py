@@ -171,6 +171,37 @@ def test_buffers_are_kept_however_a_discriminator_writes_them(call: str) -> None
     assert [float(b) for b in discriminator.buffers()] == [2, 2, 2]
 
 
+class Grows(nn.Module):
+    """A buffer that a forward fills, registers or makes larger."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.dense, self.how = nn.Linear(2, 1), how
+        if how != "registered":
+            self.register_buffer("seen", None if how == "filled" else torch.zeros(1))
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        if self.how == "registered" and not hasattr(self, "seen"):
+            self.register_buffer("seen", samples.detach().mean(0))
+        elif self.how == "filled" and self.seen is None:
+            self.seen = samples.detach().mean(0)
+        elif self.how == "larger":
+            self.seen = torch.cat([self.seen, samples.detach().mean()[None]])
+        return self.dense(samples)
+
+
+@pytest.mark.parametrize("call", ["generator_loss", "discriminator_step", "discriminator_loss"])
+@pytest.mark.parametrize("how", ["filled", "registered", "larger"])
+def test_buffers_that_appear_or_grow_in_a_forward_are_refused(how: str, call: str) -> None:
+    adversary = advloss.Adversary(Grows(how), seed=0)
+    real, fake = torch.rand(2, 4, 2)
+    before = snapshot(adversary)
+    with pytest.raises(advloss.InputError, match=r"gave its buffer seen .*in __init__"):
+        getattr(adversary, call)(real, fake)
+    assert_same(snapshot(adversary), before)
+    assert hasattr(adversary.discriminator, "seen") == (how != "registered")
+
+
 def test_flags_of_a_partly_frozen_discriminator_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     discriminator = patch(norm="batch").eval()
     first = next(discriminator.parameters()).requires_grad_(False)

@@ -281,6 +281,30 @@ def test_options_that_cannot_be(option: str, value: Any) -> None:
         advloss.Adversary(patch(), **{option: value})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": lambda parameters: None}, "optimizer= returned a NoneType, which has no step"),
+        ({"optimizer": torch.optim.LBFGS}, "optimizer= returned a LBFGS, whose step needs closure"),
+        ({"scheduler": lambda optimizer: 0.1}, "scheduler= returned a float, which has no step"),
+        (
+            {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
+            "scheduler= returned a ReduceLROnPlateau, whose step needs metrics",
+        ),
+    ],
+)
+def test_what_cannot_be_stepped_is_refused_when_it_is_built(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(advloss.OptionError, match=message):
+        advloss.Adversary(patch(), **options)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adadelta", "Adamax"])
+def test_optimizers_of_torch_are_taken(name: str) -> None:
+    schedule = functools.partial(torch.optim.lr_scheduler.CosineAnnealingWarmRestarts, T_0=2)
+    adversary = advloss.Adversary(patch(), optimizer=getattr(torch.optim, name), scheduler=schedule, seed=0)
+    assert not adversary.discriminator_step(images(), images()).skipped
+
+
 def test_discriminator_loss_refuses_what_follows_a_step() -> None:
     adversary = advloss.Adversary(patch(), regularizers={"weight-clipping": {}})
     with pytest.raises(advloss.CombinationError, match=r"WeightClipping would never act.*discriminator_step"):

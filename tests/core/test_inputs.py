@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Callable
@@ -41,6 +42,10 @@ BAD_SAMPLES: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "uint8": (plain, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), r"torch.uint8.*127.5"),
     "int64": (points, torch.zeros(4, 2, dtype=torch.int64), "torch.int64"),
     "complex": (plain, torch.zeros(4, 3, 8, 8, dtype=torch.complex64), "complex64"),
+    "float8": (plain, image().to(torch.float8_e4m3fn), "torch.float8_e4m3fn; give floats of 16"),
+    "sparse": (plain, image().to_sparse(), r"in the layout torch.sparse_coo; give a dense tensor: x.to_dense\(\)"),
+    "nested": (plain, torch.nested.nested_tensor([image(3, 8, 8)] * 4), "nested; give a dense tensor: pad it"),
+    "jagged": (points, torch.nested.nested_tensor([image(2)] * 4, layout=torch.jagged), "nested; give a dense"),
     "channels-last": (plain, image(4, 8, 8, 3), "channels-last.*channels-first"),
     "channels": (plain, image(4, 1, 8, 8), r"\(4, 1, 8, 8\).*\(N, 3, height, width\)"),
     "empty": (plain, image(0, 3, 8, 8), "N >= 1"),
@@ -66,6 +71,9 @@ BAD_CONDITIONS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "vector length": (vectors, torch.zeros(4, 6), "5 vector channels"),
     "image channels": (pairs, image(4, 3, 8, 8), "2 image channels"),
     "short labels": (classes, torch.zeros(4, dtype=torch.int16), "torch.int16.*class indices"),
+    "sparse labels": (classes, torch.tensor([0, 1, 2, 0]).to_sparse(), "torch.sparse_coo; give a dense"),
+    "nested labels": (classes, torch.nested.nested_tensor([torch.arange(2)] * 4), "is nested; give a dense"),
+    "float8 vectors": (vectors, torch.zeros(4, 5).to(torch.float8_e5m2), "torch.float8_e5m2; give floats"),
     "labels elsewhere": (
         classes,
         torch.zeros(4, dtype=torch.int64, device="meta"),
@@ -151,6 +159,54 @@ def test_bad_input_is_refused_before_the_start_step_too() -> None:
     adversary = advloss.Adversary(plain(), start_step=100_000, seed=0)
     refused(adversary, lambda: adversary.generator_loss(image(4, 8, 8, 3)), "channels-last")
     refused(adversary, lambda: adversary.discriminator_step(image(), image(4, 8, 8, 3)), "channels-last")
+
+
+@pytest.mark.parametrize("name", ["patch", "projection", "projected"])
+def test_samples_made_in_inference_mode(name: str) -> None:
+    """A script that samples its model in inference mode gets what it would get without."""
+    given = [samples(name) for _ in range(2)]
+    labels = torch.tensor([0, 1, 2, 0]) if name == "projection" else None
+    with torch.inference_mode():
+        made = [tensor.clone() for tensor in given]
+        made_labels = None if labels is None else labels.clone()
+    plain_one, other = (advloss.Adversary(small(name), "relativistic", ["lecam"], seed=0) for _ in range(2))
+    other.load_state_dict(plain_one.state_dict())
+    for real, fake, condition, adversary in ((*given, labels, plain_one), (*made, made_labels, other)):
+        with torch.inference_mode():
+            adversary.generator_loss(fake, real, condition)
+        adversary.generator_loss(fake, real, condition)
+        adversary.discriminator_step(real, fake, condition)
+    assert_same(other.state_dict(), plain_one.state_dict())
+
+
+@pytest.mark.parametrize(("make", "shape"), [(vectors, (4, 5)), (both, (4, 5)), (pairs, (4, 2, 8, 8))])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_conditions_are_cast_as_samples_are(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    condition: Any = torch.full(shape, 0.5)
+    cast: Any = condition.to(dtype)
+    if make is both:
+        labels = torch.tensor([0, 1, 2, 0])
+        condition, cast = {"class": labels, "vector": condition}, {"class": labels, "vector": cast}
+    one = advloss.Adversary(make(), "relativistic", seed=0)
+    other = advloss.Adversary(copy.deepcopy(one.discriminator), "relativistic", seed=0)
+    good = suited(one.discriminator)
+    assert torch.equal(one.generator_loss(good, good, condition), other.generator_loss(good, good, cast))
+    one.discriminator_step(good, good, condition)
+    other.discriminator_step(good, good, cast)
+    assert_same(other.state_dict(), one.state_dict())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_step_where_autograd_records_nothing(mode: Any) -> None:
+    adversary = advloss.Adversary(plain(), "hinge", seed=0)
+
+    def step() -> None:
+        with mode():
+            adversary.discriminator_step(image(), image())
+
+    refused(adversary, step, "under torch.no_grad.*call it outside")
 
 
 def test_real_and_fake_of_different_shapes() -> None:

@@ -138,3 +138,14 @@ def test_regularizers_are_computed_in_float32_where_they_need_it(
         assert torch.equal(half, full)
     else:
         assert torch.allclose(half, full, rtol=0.05, atol=1e-3)
+
+
+def test_a_scripts_own_autocast_does_not_reach_second_order_terms() -> None:
+    adversaries = [advloss.Adversary(("patch", {"width": 4, "depth": 1}), "hinge", ["r1"], seed=0) for _ in range(2)]
+    real, fake = images(dtype=torch.float32), images(dtype=torch.float32)
+    full = adversaries[0].discriminator_step(real, fake)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = adversaries[1].discriminator_step(real, fake)
+    assert inside.as_dict() == full.as_dict()
+    for one, other in zip(*(adversary.discriminator.parameters() for adversary in adversaries)):
+        assert torch.equal(one, other)
