@@ -419,8 +419,8 @@ def test_what_could_not_be_loaded_does_not_replace_what_can(tmp_path: Path) -> N
         state.save(folder, step=1)
     with torch.no_grad():
         model.weight[0, 0] = torch.nan
-    with pytest.raises(NonFiniteError, match=r"model/weight holds NaN or infinity.*older checkpoints stay"):
-        with checkpoints.write(2) as folder:
-            state.save(folder, step=2)
+    refused = pytest.raises(NonFiniteError, match=r"model/weight holds NaN or infinity.*older checkpoints stay")
+    with refused, checkpoints.write(2) as folder:
+        state.save(folder, step=2)
     assert state.load(checkpoints.newest()) == {"step": 1}
     assert model.weight.isfinite().all()

@@ -114,6 +114,19 @@ def test_scheduler_steps_with_the_optimizer():
     assert made[0].get_last_lr() == [2e-3 / 8]
 
 
+def test_nothing_moves_before_the_start_step():
+    generator, adversary = players()
+    adversary.start_step = adversary.discriminator_start_step = 2
+    before = copy.deepcopy(generator.state_dict())
+    moved = []
+
+    def look(step, averaged):
+        moved.append(any(not torch.equal(before[name], value) for name, value in generator.state_dict().items()))
+
+    play(generator, adversary, on_step=look)
+    assert moved == [False, True, True]  # the second discriminator step comes before the second generator step
+
+
 def test_any_generator_and_a_data_loader():
     """A loader that is shorter than the training is read again."""
     generator = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
