@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import CheckpointFunction
 
 from advloss._condition import Condition
@@ -113,7 +114,9 @@ class Judge:
 
     def _run(self, inputs: Tensor | list[Tensor], condition: Condition | None) -> Logits:
         args = (inputs,) if condition is None else (inputs, condition)
-        with _no_new_buffers(self.player), _no_recomputation(of_any_kind=bool(self._overrides)):
+        _check_not_cached(self.player)
+        recomputation = _no_recomputation(of_any_kind=bool(self._overrides))
+        with _no_new_buffers(self.player), _no_writes(self.player), recomputation:
             if not self._overrides:
                 return self.player(*args)
             logits = functional_call(self.player, self._overrides, args)
@@ -162,6 +165,28 @@ def _no_new_buffers(module: nn.Module) -> Iterator[None]:
                 new += added
     if new:
         raise InputError(_BUFFERS.format(module=class_of(module), names=", ".join(new), did="its first value"))
+
+
+@contextmanager
+def _no_writes(module: nn.Module) -> Iterator[None]:
+    """Refuse a forward that writes to a parameter: it would in the other player's turn, and in a skipped step, too."""
+    before = [(name, p, p._version) for name, p in module.named_parameters() if not p.is_inference()]
+    yield
+    if written := [name for name, parameter, version in before if parameter._version != version]:
+        raise InputError(
+            f"the forward of {class_of(module)} writes to its parameter {', '.join(written)} (an embedding's max_norm, a "
+            "clamp_ in forward); parameters change in the optimizer's step alone: use the 'weight-clipping' "
+            "regularizer, or normalize a copy"
+        )
+
+
+def _check_not_cached(module: nn.Module) -> None:
+    """Under `parametrize.cached` one turn's frozen weight would be taken in the other, which then trains nothing."""
+    if getattr(parametrize, "_cache_enabled", 0) and any(map(parametrize.is_parametrized, module.modules())):
+        raise CombinationError(
+            "torch.nn.utils.parametrize.cached() is in force around this call, and the discriminator has parametrized "
+            "weights (spectral or weight norm): they would not train; leave the `with` block first"
+        )
 
 
 _RECOMPUTES = (

@@ -202,6 +202,44 @@ def test_buffers_that_appear_or_grow_in_a_forward_are_refused(how: str, call: st
     assert hasattr(adversary.discriminator, "seen") == (how != "registered")
 
 
+class Renormalizes(nn.Module):
+    """Writes to a parameter in its forward, as an embedding with max_norm does."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.dense = how, nn.Linear(2, 1)
+        self.embedding = nn.Embedding(3, 2, max_norm=0.1 if how == "max_norm" else None)
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        if self.how == "clamp_":
+            with torch.no_grad():
+                self.dense.weight.clamp_(-0.01, 0.01)
+        return self.dense(samples) + self.embedding(torch.zeros(len(samples), dtype=torch.int64)).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("call", ["generator_loss", "discriminator_step", "discriminator_loss"])
+@pytest.mark.parametrize(("how", "name"), [("max_norm", "embedding.weight"), ("clamp_", "dense.weight")])
+def test_a_forward_that_writes_to_a_parameter_is_refused(how: str, name: str, call: str) -> None:
+    adversary = advloss.Adversary(Renormalizes(how), seed=0)
+    with pytest.raises(advloss.InputError, match=rf"writes to its parameter {name}"):
+        getattr(adversary, call)(*torch.rand(2, 4, 2))
+    healthy = advloss.Adversary(Renormalizes("not at all"), seed=0)
+    getattr(healthy, call)(*torch.rand(2, 4, 2))
+
+
+def test_cached_parametrizations_are_refused() -> None:
+    """One turn's frozen weight would be taken in the other."""
+    adversary, plain = advloss.Adversary(patch(norm="spectral"), seed=0), advloss.Adversary(patch(), seed=0)
+    with nn.utils.parametrize.cached():
+        for call in run_all(adversary)[:3]:
+            with pytest.raises(advloss.CombinationError, match="leave the `with` block first"):
+                call()
+        for call in run_all(plain):
+            call()
+    for call in run_all(adversary):
+        call()
+
+
 def test_flags_of_a_partly_frozen_discriminator_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     discriminator = patch(norm="batch").eval()
     first = next(discriminator.parameters()).requires_grad_(False)
