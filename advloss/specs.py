@@ -138,8 +138,8 @@ class RegularizerSpec(Spec):
     Attributes:
         second_order: whether it differentiates the discriminator's gradient (double backward).
         batch_coupled: whether it couples the samples of a batch: then its term is not exact under accumulation.
-        slope: the slope by its samples that it draws the discriminator to: 0 for R1, 1 for a gradient penalty; None
-            where it does not look at slopes.
+        slope: the steepest slope by its samples at which it has no term: 0 for R1, 1 for a gradient penalty of one side or
+            two; None where it does not look at slopes.
         constraint: whether it adds no term, and changes parameters after each step (weight clipping).
     """
 
