@@ -34,6 +34,7 @@ from ._regularizer import leaf as leaf
 from ._report import Report as Report
 from ._state import load_state as load_state
 from ._state import save_state as save_state
+from ._step_guard import StepGuard as StepGuard
 from ._step_log import open_step_log as open_step_log
 from ._text import parse_component as parse_component
 from ._training_state import RandomState as RandomState

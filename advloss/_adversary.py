@@ -18,7 +18,7 @@ from advloss._condition import Condition
 from advloss._create import build, build_all, by_short_name, check_known, create_recipe, load_target, options_of
 from advloss._followers import Followers
 from advloss._gate import Gate
-from advloss._guard import Guard
+from advloss._guard import Guard, causes
 from advloss._inputs import check_recording
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
@@ -410,7 +410,7 @@ class Adversary:
         if self._guard.settle() and self.scheduler is not None:
             self.scheduler.step()
         if turn is not None:
-            self._guard.check(turn, self.discriminator, self._update.results(gathered))
+            self._guard.check(causes(turn, self.discriminator), self._update.results(gathered))
 
     def _check_turn(
         self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None

@@ -34,10 +34,12 @@ class Guard:
 
     Args:
         most: so many may be skipped in a row.
+        whose: the steps' player, for the error.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, whose: str = "discriminator") -> None:
         self.most = most
+        self.whose = whose
         self.in_a_row = 0
         self._last: Flag | None = None
 
@@ -53,18 +55,18 @@ class Guard:
         self.in_a_row = 0 if good else self.in_a_row + 1
         return good
 
-    def check(self, turn: Turn, module: nn.Module, results: Mapping[str, Tensor]) -> None:
-        """Raise NonFiniteError when too many were skipped; the cause is looked for in all that is given.
+    def check(self, *values: Mapping[str, Sequence[Tensor]]) -> None:
+        """Raise NonFiniteError when too many were skipped; the cause is looked for in `values`, the first of them first.
 
         Args:
-            turn: the last one.
-            module: whose parameters it used.
-            results: gradients and buffers that came of it, by a name for each.
+            values: tensors by name, causes before effects: those of a later mapping are named only where no earlier
+                one holds what is not finite.
         """
         if self.in_a_row > self.most:
+            bad = next(filter(None, map(_bad, values)), ["a value of an earlier batch"])
             raise NonFiniteError(
-                f"{self.in_a_row} discriminator steps in a row were skipped; not finite: "
-                f"{_not_finite(turn, module, results)}. "
+                f"{self.in_a_row} {self.whose} steps in a row were skipped; not finite: {', '.join(bad[:5])}"
+                f"{f' and {len(bad) - 5} more' if len(bad) > 5 else ''}. "
                 "Weights are as before the first of them. Lower the learning rate, or resume from a checkpoint"
             )
 
@@ -73,17 +75,13 @@ class Guard:
         self._last = None
 
 
-def _not_finite(turn: Turn, module: nn.Module, results: Mapping[str, Tensor]) -> str:
-    """Names of what is not finite; `results` only where nothing before them explains it."""
+def causes(turn: Turn, module: nn.Module) -> dict[str, Sequence[Tensor]]:
+    """What a discriminator's gradients come from, by name."""
     values: dict[str, Sequence[Tensor]] = {f"parameter {n}": (p,) for n, p in module.named_parameters()}
     values.update({"real samples": (turn.real,), "fake samples": (turn.fake,)})
     values.update({"real logits": as_scales(turn.real_logits), "fake logits": as_scales(turn.fake_logits)})
     values.update({f"regularizer {name!r}": (term,) for name, term in turn.terms.items()})
-    values["loss"] = (turn.loss,)
-    bad = _bad(values) or _bad({name: (tensor,) for name, tensor in results.items()})
-    if not bad:
-        return "a value of an earlier micro-batch"
-    return ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    return {**values, "loss": (turn.loss,)}
 
 
 def _bad(values: Mapping[str, Sequence[Tensor]]) -> list[str]:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from advloss._runtime import Runtime
 from advloss._state import check_moments
+from advloss._stepper import Stepper
 from advloss.errors import StateError
 
 
@@ -82,9 +83,6 @@ class Update:
     buffers, so that k small batches move them as one large batch does. Nothing is committed when the loss, a
     gradient or a buffer is not finite, and since the means are the same on every rank, so is that decision.
 
-    On the CPU the decision is read. On a GPU the host would have to wait for it; there the device decides by itself
-    where the optimizer is fused, as it does for a gradient scaler (`found_inf`).
-
     Args:
         parameters: what trains, by name.
         optimizer: theirs.
@@ -93,10 +91,8 @@ class Update:
 
     Attributes:
         gathered: what `add` was given since the last step.
-        asynchronous: whether the device decides where it can; None for on a GPU.
+        stepper: who reads whether a step is good, the host or the device.
     """
-
-    asynchronous: bool | None = None
 
     def __init__(
         self,
@@ -108,12 +104,12 @@ class Update:
         self.names = list(parameters)
         self.parameters = list(parameters.values())
         self.optimizer = optimizer
+        self.stepper = Stepper(optimizer)
         self.max_grad_norm = max_grad_norm
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         self.gathered = Gathered()
         self._guarded = {n for n, b in buffers.items() if b.is_floating_point() and bool(b.isfinite().all())}
         self._buffer_shapes = {name: buffer.shape for name, buffer in buffers.items()}
-        self._has_stepped = False
 
     def add(
         self, loss: Tensor, buffers: Mapping[str, Tensor], micro_batches: int, logits: Sequence[Tensor] = ()
@@ -123,11 +119,11 @@ class Update:
         gradients = torch.autograd.grad(scaled, self.parameters, materialize_grads=True)
         self.gathered += Gathered(gradients, buffers, logits, 1, loss.detach().isfinite())
 
-    def results(self, gathered: Gathered | None = None) -> dict[str, Tensor]:
+    def results(self, gathered: Gathered | None = None) -> dict[str, Sequence[Tensor]]:
         """What was gathered (here, unless given), by a name for each tensor."""
         gathered = gathered or self.gathered
-        named = {f"gradient of {name}": g for name, g in zip(self.names, gathered.gradients)}
-        return {**named, **{f"buffer {n}": b for n, b in gathered.buffers.items() if n in self._guarded}}
+        named = {f"gradient of {name}": (g,) for name, g in zip(self.names, gathered.gradients)}
+        return {**named, **{f"buffer {n}": (b,) for n, b in gathered.buffers.items() if n in self._guarded}}
 
     @torch.no_grad()
     def apply(self, runtime: Runtime, module: nn.Module) -> Applied:
@@ -140,12 +136,11 @@ class Update:
                 parameter.grad = gradient
             self.scaler.unscale_(self.optimizer)
             norm = get_total_norm(gradients)
-            finite = self._all_finite(gathered, norm)
-            good = finite if self._device_decides else bool(finite)
+            good = self.stepper.decide(self._all_finite(gathered, norm))
             if good is not False:
                 if self.max_grad_norm is not None:
                     clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
-                self._step(good)
+                self.stepper.step(good)
                 commit(module, gathered.buffers, good)
             if self.scaler.is_enabled():
                 self.scaler.update()
@@ -164,23 +159,6 @@ class Update:
         guarded = [b for name, b in gathered.buffers.items() if name in self._guarded and b.numel()]
         finite = gathered.finite & norm.isfinite()
         return finite & get_total_norm(guarded, math.inf).isfinite() if guarded else finite
-
-    @property
-    def _device_decides(self) -> bool:
-        """Not in a first step: it makes the optimizer's state, which a skipped one must not leave behind half made."""
-        wanted = self.parameters[0].device.type == "cuda" if self.asynchronous is None else self.asynchronous
-        able = all(group.get("fused") for group in self.optimizer.param_groups)
-        return wanted and able and self._has_stepped
-
-    def _step(self, good: bool | Tensor) -> None:
-        if isinstance(good, Tensor):
-            self.optimizer.found_inf = (~good).to(torch.float32)  # type: ignore[attr-defined]
-        try:
-            self.optimizer.step()
-        finally:
-            if isinstance(good, Tensor):
-                del self.optimizer.found_inf  # type: ignore[attr-defined]
-        self._has_stepped = True
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, an unfinished accumulation included."""
@@ -201,7 +179,7 @@ class Update:
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in self.optimizer.state.items():
             moments.update({n: _in_layout_of(parameter, m) for n, m in moments.items() if isinstance(m, Tensor)})
-        self._has_stepped = False
+        self.stepper.forget()
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         device = self.parameters[0].device

@@ -14,7 +14,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from advloss import Checkpoints, EndlessBatches, OptionError, Report, TrainingState, interruptible
+from advloss import Checkpoints, EndlessBatches, OptionError, Report, StepGuard, TrainingState, interruptible
 from advloss_autoencoder._autoencoder import Autoencoder
 from advloss_autoencoder._objective import Losses, Objective
 
@@ -73,6 +73,7 @@ class AutoencoderTraining:
         self.autoencoder, self.optimizer, loader = accelerator.prepare(Autoencoder(model), optimizer, batches)
         if isinstance(objective.perceptual, nn.Module):
             objective.perceptual.to(accelerator.device)
+        self.guard = StepGuard(model, self.optimizer, accelerator=accelerator)
         self.batches = EndlessBatches(loader)
         self.max_grad_norm = max_grad_norm
         self.ema = EMAModel(model.parameters(), decay=ema_decay, foreach=True) if ema_decay else None
@@ -128,7 +129,7 @@ class AutoencoderTraining:
             self.accelerator.backward(losses.total)
             if self.max_grad_norm is not None and self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.autoencoder.parameters(), self.max_grad_norm)
-            self.optimizer.step()
+            self.guard.step(images=images, reconstruction=reconstruction.samples, loss=losses.total)
             self.optimizer.zero_grad()
             report = self.objective.discriminator_step(reconstruction, images)
             if self.accelerator.sync_gradients:
@@ -163,7 +164,8 @@ class AutoencoderTraining:
             self.ema.to(self.accelerator.device)
 
     def _state(self) -> TrainingState:
-        shared: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "adversary": self.adversary}
+        shared: dict[str, Any] = {"model": self.model, "guard": self.guard, "optimizer": self.optimizer}
+        shared |= {"adversary": self.adversary}
         shared |= {"scheduler": self.scheduler} if self.scheduler is not None else {}
         shared |= {"ema": self.ema} if self.ema else {}
         return TrainingState(shared, {"batches": self.batches}, accelerator=self.accelerator)

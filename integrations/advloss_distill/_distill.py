@@ -14,7 +14,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from advloss import Adversary, Checkpoints, Report, TrainingState, interruptible
+from advloss import Adversary, Checkpoints, Report, StepGuard, TrainingState, interruptible
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._noised_data import NoisedData
 from advloss_distill._score import score_distillation
@@ -74,6 +74,7 @@ class Distillation:
         self.teacher = teacher.requires_grad_(False).eval().to(accelerator.device)
         self.adversary = adversary.prepare(accelerator)
         self.student, self.optimizer = accelerator.prepare(student, optimizer)
+        self.guard = StepGuard(student, self.optimizer, accelerator=accelerator)
         self.scheduler = scheduler
         self.distillation_weight = distillation_weight
         self.ema = EMAModel(student.parameters(), decay=ema_decay, foreach=True)
@@ -131,8 +132,9 @@ class Distillation:
         report = self.adversary.discriminator_step(real, x0, condition=judged)
         adversarial = self.adversary.generator_loss(x0, real=real, condition=judged)
         distilled = self._distillation_term(x0, condition)
-        self.accelerator.backward(adversarial if distilled is None else adversarial + distilled)
-        self.optimizer.step()
+        loss = adversarial if distilled is None else adversarial + distilled
+        self.accelerator.backward(loss)
+        self.guard.step(noisy=noisy, x0=x0, loss=loss)
         self.optimizer.zero_grad()
         if self.scheduler is not None:
             self.scheduler.step()
@@ -170,6 +172,7 @@ class Distillation:
         """All that the next iteration depends on; the teacher is no part of it."""
         shared: dict[str, Any] = {
             "student": self.accelerator.unwrap_model(self.student),
+            "guard": self.guard,
             "optimizer": self.optimizer,
             "ema": self.ema,
             "adversary": self.adversary,

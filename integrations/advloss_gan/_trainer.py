@@ -27,6 +27,7 @@ from advloss import (
     MakeOptimizer,
     OptionError,
     Report,
+    StepGuard,
     TrainingState,
     interruptible,
     open_step_log,
@@ -114,8 +115,10 @@ def train_gan(
     scheduler = generator_scheduler(own_optimizer) if generator_scheduler else None
     model, optimizer = accelerator.prepare(generator, own_optimizer)
     adversary.prepare(accelerator)
+    guard = StepGuard(generator, optimizer, accelerator=accelerator)
     batches = EndlessBatches(real)
-    parts: dict[str, Any] = {"generator": generator, "optimizer": optimizer, "ema": ema, "adversary": adversary}
+    parts: dict[str, Any] = {"generator": generator, "guard": guard, "optimizer": optimizer, "ema": ema}
+    parts["adversary"] = adversary
     if scheduler:
         parts["scheduler"] = scheduler
     state = TrainingState(parts, {"batches": batches}, accelerator=accelerator)
@@ -152,7 +155,7 @@ def train_gan(
             loss = adversary.generator_loss(model(latent), batch)
             if loss.requires_grad:  # not before the adversary's start step
                 accelerator.backward(loss)
-                optimizer.step()
+                guard.step(loss=loss)
                 optimizer.zero_grad()
                 if scheduler:
                     scheduler.step()

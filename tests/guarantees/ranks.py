@@ -84,11 +84,30 @@ def fault(place: str, accelerator: Any) -> dict[str, Any]:
     return {"skipped": bool(report.skipped), "unchanged": same, "well again": well}
 
 
+def fault_of_the_model(accelerator: Any) -> dict[str, Any]:
+    """The same for a model that the script trains, without the averaging that would spread it."""
+    ill = accelerator.process_index == accelerator.num_processes - 1
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    guard = advloss.StepGuard(model, optimizer, accelerator=accelerator)
+
+    def moved(factor: float) -> bool:
+        before = model.weight.detach().clone()
+        optimizer.zero_grad()
+        (model(torch.rand(2, 3)).sum() * factor).backward()
+        guard.step()
+        return not torch.equal(before, model.weight)
+
+    well, bad, again = moved(1.0), moved(torch.nan if ill else 1.0), moved(1.0)
+    return {"skipped": well and not bad, "unchanged": not bad, "well again": again}
+
+
 def main(folder: Path) -> None:
     accelerator = Accelerator(cpu=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     places = ("real", "fake", "logits", "gradient") if world > 1 else ()
     faults = {place: fault(place, accelerator) for place in places}
+    faults |= {"generator": fault_of_the_model(accelerator)} if world > 1 else {}
     catalogue.same_draws()
     found = {str(combination): run(combination, accelerator) for combination in cases()}
     if world > 1:

@@ -79,7 +79,6 @@ def test_ranks_are_bitwise_alike_after_fifty_steps(ran: Ran) -> None:
 
 @pytest.mark.timeout(SECONDS + 100)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_fault_on_one_rank_is_skipped_on_both(ran: Ran, rank: int) -> None:
-    assert ran.faults(rank) == {
-        place: {"skipped": True, "unchanged": True, "well again": True} for place in ran.faults(rank)
-    }
+@pytest.mark.parametrize("place", ["real", "fake", "logits", "gradient", "generator"])
+def test_a_fault_on_one_rank_is_skipped_on_both(ran: Ran, place: str, rank: int) -> None:
+    assert ran.faults(rank)[place] == {"skipped": True, "unchanged": True, "well again": True}

@@ -10,8 +10,9 @@ import pytest
 import torch
 from catalogue import Combination, every_combination
 from core_tools import assert_same, images, patch, snapshot
+from no_reading import NoReading
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 import advloss
 from advloss._guard import Flag
@@ -19,23 +20,10 @@ from advloss._guard import Flag
 FUSED = [functools.partial(torch.optim.Adam, lr=1e-3, fused=True), functools.partial(torch.optim.AdamW, fused=True)]
 
 
-class NoReading(TorchDispatchMode):
-    """Fails when a value goes from the device to the host: ``.item()``, ``bool(tensor)``, ``.cpu()`` of a GPU tensor."""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        reads = (
-            torch.ops.aten._local_scalar_dense.default,
-            torch.ops.aten.nonzero.default,
-            torch.ops.aten.equal.default,
-        )
-        assert function not in reads, f"{function} makes the host wait for the device"
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """Samples are not looked at, the device decides, and flags are read one step late: the path of a GPU, on the CPU."""
-    from advloss import _gate, _update
+    from advloss import _gate, _stepper
 
     arrived: list[bool] = []
     read = Flag.read
@@ -47,7 +35,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 
     monkeypatch.setattr(Flag, "read", of_an_earlier_step)
     monkeypatch.setattr(_gate._inputs, "check_finite", lambda *args: None)
-    monkeypatch.setattr(_update.Update, "asynchronous", True)
+    monkeypatch.setattr(_stepper.Stepper, "asynchronous", True)
     return arrived
 
 
@@ -102,7 +90,7 @@ def test_the_device_decides_as_the_host_does(optimizer: Any, regularizer: str, m
             scheduler=schedule,
             seed=0,
         )
-        adversary._update.asynchronous = asynchronous
+        adversary._update.stepper.asynchronous = asynchronous
         skipped = []
         for bad in (True, False, False, True, True, False, True, False):
             real = images() * (torch.nan if bad else 1.0)
@@ -170,7 +158,7 @@ def test_training_stops_after_so_many_in_a_row_and_names_the_tensor(
     place: str, named: str, asynchronous: bool, as_on_a_gpu: list[bool]
 ) -> None:
     adversary = advloss.Adversary(Sick(), SickLoss(), seed=0, max_skipped=2)
-    adversary._update.asynchronous = asynchronous
+    adversary._update.stepper.asynchronous = asynchronous
     given = {"real": images(), "fake": images()}
     adversary.discriminator_step(**given)
     if place in given:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from autoencoder_tools import alike, kl_model, tiny_model, tiny_training, weights
 
-from advloss import OptionError, StateError, load_state
+from advloss import NonFiniteError, OptionError, StateError, load_state
 from advloss_autoencoder import AutoencoderTraining, Progress, freeze_encoder
 
 Make = Callable[..., Any]
@@ -147,3 +147,19 @@ def test_bfloat16(make_accelerator: Make) -> None:
     training.run(3, seen.append)
     assert all(torch.tensor(list(progress.as_dict().values())).isfinite().all() for progress in seen)
     assert seen[-1].losses.adaptive_weight > 0
+
+
+def test_a_bad_step_is_skipped_and_a_run_that_stays_bad_ends(make_accelerator: Make) -> None:
+    training = tiny_training(make_accelerator())
+    training.run(3)
+    before, own = weights(training.model), training.objective.pixel
+    training.objective.pixel = lambda samples, images: own(samples, images) * torch.nan
+    training.step()
+    assert alike(weights(training.model), before)
+    with pytest.raises(NonFiniteError, match="AutoencoderKL's steps in a row were skipped; not finite: loss"):
+        training.run(40)
+    assert alike(weights(training.model), before)
+    training.objective.pixel = own
+    training.optimizer.zero_grad()
+    training.step()
+    assert not alike(weights(training.model), before)

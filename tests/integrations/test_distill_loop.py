@@ -21,6 +21,7 @@ from distill_tools import (
 )
 from torch import Tensor
 
+from advloss import NonFiniteError
 from advloss_distill import Progress
 
 
@@ -170,3 +171,20 @@ def test_progress_is_read_as_numbers(accelerator: Accelerator) -> None:
     assert numbers["iteration"] == 2
     assert {"generator_loss", "distillation_loss", "discriminator/loss", "discriminator/grad_norm"} <= numbers.keys()
     assert all(isinstance(value, float) for value in flat(numbers).values())
+
+
+def test_a_bad_step_is_skipped_and_a_run_that_stays_bad_ends(accelerator: Accelerator) -> None:
+    distillation = tiny_distillation(accelerator)
+    distillation.run(2)
+    before, own = weights(distillation.student), distillation.adversary.generator_loss
+    distillation.adversary.generator_loss = lambda *a, **k: own(*a, **k) * torch.nan
+    distillation.step()
+    assert not differences(before, distillation.student.state_dict())
+    with pytest.raises(NonFiniteError, match="'s steps in a row were skipped; not finite: loss"):
+        distillation.run(40)
+    assert not differences(before, distillation.student.state_dict())
+    assert all(torch.isfinite(p).all() for p in distillation.averaged_student().parameters())
+    distillation.adversary.generator_loss = own
+    distillation.optimizer.zero_grad()
+    distillation.step()
+    assert differences(before, distillation.student.state_dict())

@@ -6,6 +6,7 @@ import functools
 import json
 import signal
 import threading
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load_model
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-from advloss import Adversary, InputError, OptionError
+from advloss import Adversary, InputError, NonFiniteError, OptionError
 from advloss_gan import MLPGenerator, mode_metrics, new_file, ring, save_generator, save_picture, train_gan
 
 adam = functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99))
@@ -215,3 +216,28 @@ def test_picture_is_written(tmp_path):
     pytest.importorskip("matplotlib")
     save_picture(tmp_path / "ring.png", ring(), {"step 1": torch.randn(50, 2)})
     assert (tmp_path / "ring.png").read_bytes().startswith(b"\x89PNG")
+
+
+def sicken(adversary, monkeypatch, ill):
+    """Its verdict for the generator is NaN on these calls."""
+    own, calls = adversary.generator_loss, iter(range(1, 1000))
+    factors = lambda: float("nan") if ill(next(calls)) else 1.0  # noqa: E731
+    monkeypatch.setattr(adversary, "generator_loss", lambda *samples: own(*samples) * factors())
+
+
+def test_a_bad_step_of_the_generator_is_skipped(monkeypatch):
+    generator, adversary = players()
+    seen = []
+    sicken(adversary, monkeypatch, lambda call: call == 3)
+    play(generator, adversary, steps=5, on_step=lambda *_: seen.append(copy.deepcopy(generator.state_dict())))
+    assert [all(torch.equal(a[n], b[n]) for n in a) for a, b in pairwise(seen)] == [False, True, False, False]
+
+
+def test_a_generator_that_stays_bad_ends_the_run_and_keeps_the_good_checkpoint(monkeypatch, tmp_path):
+    generator, adversary = players()
+    sicken(adversary, monkeypatch, lambda call: call > 2)
+    with pytest.raises(NonFiniteError, match=r"11 MLPGenerator's steps in a row were skipped; not finite: loss"):
+        play(generator, adversary, steps=40, checkpoints=tmp_path, save_every=1)
+    assert all(p.isfinite().all() for p in generator.parameters())
+    again, adversary = players()
+    assert play(again, adversary, steps=14, checkpoints=tmp_path, resume=True).steps == 14
