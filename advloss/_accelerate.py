@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
+from safetensors import safe_open
 
 from advloss import _state
 from advloss._runtime import Accelerated
@@ -15,41 +19,66 @@ from advloss.errors import StateError
 if TYPE_CHECKING:
     from advloss._adversary import Adversary
 
-_attached: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_carriers: WeakKeyDictionary[Any, ReferenceType[_Carrier]] = WeakKeyDictionary()
 
 
 def attach(adversary: Adversary, accelerator: Any) -> Accelerated:
-    """Start all processes from the main one's state, and hook into `save_state` and `load_state`.
-
-    The n-th adversary of an accelerator is saved as ``adversary.safetensors``, ``adversary_1.safetensors``, ...
-    Only the process that writes has to be there, so a script may call `save_state` on it alone. Called in the others,
-    in the middle of an accumulation, it adds what each of them has gathered: ``adversary.process_1.safetensors``, ...
-    """
-    number = _attached.get(accelerator, 0)
-    _attached[accelerator] = number + 1
-    name = f"adversary_{number}" if number else "adversary"
-    gathered = f"{name}.process_{accelerator.process_index}.safetensors"
-
-    def save(models: Any, weights: Any, output_dir: str) -> None:
-        state = adversary.state_dict()
-        if _writes(accelerator):
-            _state.save_state(state, Path(output_dir) / f"{name}.safetensors")
-        elif state["update"]["count"]:
-            parts = {"counters": state["counters"], "update": _gathered(state["update"])}
-            _state.save_state(parts, Path(output_dir) / gathered)
-
-    def load(models: Any, input_dir: str) -> None:
-        _check_pickles(Path(input_dir))
-        state = _state.load_state(Path(input_dir) / f"{name}.safetensors")
-        if state["update"]["count"] and not _writes(accelerator):
-            state = _with_own(state, Path(input_dir) / gathered)
-        adversary.load_state_dict(state)
-
-    accelerator.register_save_state_pre_hook(save)
-    accelerator.register_load_state_pre_hook(load)
+    """Start all processes from the main one's state, and let `save_state` and `load_state` carry the adversary."""
+    found = _carriers.get(accelerator)
+    carrier = (found and found()) or _Carrier(accelerator)
+    if adversary not in carrier.adversaries:
+        carrier.adversaries.append(adversary)
     if accelerator.num_processes > 1:
         _broadcast(adversary)
     return Accelerated(accelerator)
+
+
+class _Carrier:
+    """Hooks of an accelerator, which hold the adversaries that were prepared with it.
+
+    The n-th is saved as ``adversary.safetensors``, ``adversary_1.safetensors``, ...
+    Only the process that writes has to be there, so a script may call `save_state` on it alone. Called in the others,
+    in the middle of an accumulation, it adds what each of them has gathered: ``adversary.process_1.safetensors``, ...
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self.adversaries: list[Adversary] = []
+        self._accelerator = accelerator
+        accelerator.register_save_state_pre_hook(self.save)
+        accelerator.register_load_state_pre_hook(self.load)
+        _carriers[accelerator] = ref(self)
+
+    def save(self, models: Any, weights: Any, output_dir: str) -> None:
+        for adversary, file, gathered in self._files(Path(output_dir)):
+            state = adversary.state_dict()
+            if _writes(self._accelerator):
+                _state.save_state(state, file)
+            elif state["update"]["count"]:
+                _state.save_state({"counters": state["counters"], "update": _gathered(state["update"])}, gathered)
+
+    def load(self, models: Any, input_dir: str) -> None:
+        """All files are looked at before any adversary changes; either all change, or none."""
+        _check_pickles(Path(input_dir))
+        _check_tensors(Path(input_dir))
+        states = []
+        for _, file, gathered in self._files(Path(input_dir)):
+            state = _state.load_state(file)
+            if state["update"]["count"] and not _writes(self._accelerator):
+                state = _with_own(state, gathered)
+            states.append(state)
+        with ExitStack() as back:
+            for adversary, state in zip(self.adversaries, states):
+                before = copy.deepcopy(adversary.state_dict())
+                adversary.load_state_dict(state)
+                back.callback(adversary.load_state_dict, before)
+            back.pop_all()
+
+    def _files(self, folder: Path) -> Iterator[tuple[Adversary, Path, Path]]:
+        """Each adversary with its file, and the one for what this process has gathered."""
+        process = self._accelerator.process_index
+        for number, adversary in enumerate(self.adversaries):
+            name = f"adversary_{number}" if number else "adversary"
+            yield adversary, folder / f"{name}.safetensors", folder / f"{name}.process_{process}.safetensors"
 
 
 def _writes(accelerator: Any) -> bool:
@@ -88,13 +117,37 @@ def _check_pickles(folder: Path) -> None:
             raise StateError(f"{path} is damaged, or holds more than tensors and numbers ({error})") from error
 
 
+def _check_tensors(folder: Path) -> None:
+    """Open the files of the script's models: a truncated one would stop the loading in the middle."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except Exception as error:
+            raise StateError(f"{path} is damaged ({error}); use an older checkpoint") from error
+
+
 @torch.no_grad()
 def _broadcast(adversary: Adversary) -> None:
-    from accelerate.utils import broadcast, broadcast_object_list
+    """The main process's weights, buffers, moments and seed for all.
 
-    for module in (adversary.discriminator, adversary._stateful, *adversary.augmentations.values()):
-        for tensor in (*module.parameters(), *module.buffers()):
-            tensor.copy_(broadcast(tensor.detach().clone()))
+    Raises:
+        StateError: the processes' adversaries have not taken the same steps, so that more than weights differs.
+    """
+    from accelerate.utils import broadcast, broadcast_object_list, gather_object
+
+    counters = {name: count for name, count in adversary.state_dict()["counters"].items() if name != "seed"}
+    found = gather_object([counters])
+    if any(other != counters for other in found):
+        raise StateError(
+            f"prepare: the processes' adversaries have taken different steps ({', '.join(map(str, found))}): load a state in "
+            "all of them or in none, or after prepare"
+        )
+    modules = (adversary.discriminator, adversary._stateful, *adversary.augmentations.values())
+    moments = adversary._update.optimizer.state.values()
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    for tensor in tensors + [m for of_one in moments for m in of_one.values() if isinstance(m, torch.Tensor)]:
+        tensor.copy_(broadcast(tensor.detach().clone()))
     seed = [adversary._seed]
     broadcast_object_list(seed)
     adversary._seed = seed[0]

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+import torch
+
 from advloss._training_state import RandomState
 from advloss.errors import InputError, StateError
 
@@ -75,10 +77,25 @@ class EndlessBatches(Generic[T]):
         self._pass = iter(self._batches)
 
     def _random(self) -> dict[str, Any]:
-        own = getattr(self._batches, "generator", None)  # a DataLoader may have been given one
-        return {**RandomState().state_dict(), **({} if own is None else {"own": own.get_state()})}
+        own = [generator.get_state() for generator in _generators(self._batches)]
+        number = getattr(self._batches, "iteration", None)  # of Accelerate's loaders: their samplers are seeded with it
+        return {**RandomState().state_dict(), "own": own, **({} if number is None else {"iteration": number})}
 
     def _take_up(self, random: dict[str, Any]) -> None:
         RandomState().load_state_dict(random)
-        if "own" in random:
-            self._batches.generator.set_state(random["own"])  # type: ignore[attr-defined]
+        for generator, state in zip(_generators(self._batches), random["own"]):
+            generator.set_state(state)
+        if "iteration" in random:
+            self._batches.iteration = random["iteration"]  # type: ignore[attr-defined]
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """Those that a loader, its batch sampler and their samplers were given, each once."""
+    holders, found = [loader], {}
+    for holder in holders:
+        generator = getattr(holder, "generator", None)
+        if isinstance(generator, torch.Generator):
+            found[id(generator)] = generator
+        parts = (getattr(holder, name, None) for name in ("batch_sampler", "sampler"))
+        holders += [part for part in parts if part is not None and all(part is not known for known in holders)]
+    return list(found.values())

@@ -127,6 +127,7 @@ def cast_condition(condition: Condition | None, discriminator: nn.Module, dtype:
     takes = _takes(discriminator)
 
     def part_as(kind: str, part: Tensor) -> Tensor:
+        part = part.detach() if part.requires_grad else part  # gradients flow into samples, and nothing else
         return cast(part, dtype if kind in takes and kind in ("vector", "image") else part.dtype)
 
     if isinstance(condition, Mapping):

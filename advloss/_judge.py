@@ -8,7 +8,7 @@ that looks at the same samples as the loss costs no second forward.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -131,9 +131,26 @@ def player_of(discriminator: nn.Module) -> nn.Module:
     return discriminator.heads if isinstance(discriminator, FeatureDiscriminator) else discriminator
 
 
-def differentiable_twice() -> AbstractContextManager[Any]:
-    """Attention inside has a double backward: its fused kernels have none."""
-    return sdpa_kernel(SDPBackend.MATH)
+@contextmanager
+def differentiable_twice() -> Iterator[None]:
+    """Attention inside has a double backward: its fused kernels have none. What still lacks one is named.
+
+    Raises:
+        CombinationError: something inside cannot be differentiated twice, such as a compiled function.
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        try:
+            yield
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _NO_DOUBLE_BACKWARD):
+                raise
+            raise CombinationError(
+                f"a regularizer differentiates the discriminator twice, and a part of the discriminator cannot ({error}): "
+                "use r1 or r2 with method='finite-difference', or leave that part uncompiled"
+            ) from error
+
+
+_NO_DOUBLE_BACKWARD = ("double backward", "derivative for", "differentiate twice")
 
 
 _BUFFERS = (

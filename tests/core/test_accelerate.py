@@ -156,6 +156,42 @@ def test_damaged_checkpoint_is_refused_and_nothing_changes(
     assert_same(script.state(), state)
 
 
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *itertools.product(
+            ["adversary.safetensors", "adversary_1.safetensors"], ["truncated", "missing", "of another adversary"]
+        ),
+        ("model.safetensors", "truncated"),
+    ],
+)
+def test_all_adversaries_are_loaded_or_none(damage: str, file: str, make_accelerator: Make, tmp_path: Path) -> None:
+    script = Script(make_accelerator())
+    second = make_adversary(3).prepare(script.accelerator)
+    script.train(range(2))
+    script.accelerator.save_state(tmp_path / "state")
+    script.train(range(2, 3))
+    second.discriminator_step(images(), images())
+    before = copied([script.adversary.state_dict(), second.state_dict()])
+    path = tmp_path / "state" / file
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-9])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        advloss.save_state(advloss.Adversary(patch(width=8)).state_dict(), path)
+    with pytest.raises(advloss.StateError):
+        script.accelerator.load_state(tmp_path / "state")
+    assert_same([script.adversary.state_dict(), second.state_dict()], before)
+
+
+def test_prepared_twice_it_is_saved_once(make_accelerator: Make, tmp_path: Path) -> None:
+    accelerator = make_accelerator()
+    make_adversary().prepare(accelerator).prepare(accelerator)
+    accelerator.save_state(tmp_path / "state")
+    assert [path.name for path in (tmp_path / "state").glob("adversary*")] == ["adversary.safetensors"]
+
+
 def test_clipping_and_zeroing_of_the_script_do_not_reach_the_adversary(make_accelerator: Make) -> None:
     """`accelerator.clip_grad_norm_` and `optimizer.zero_grad` act on the script's own parameters."""
     script = Script(make_accelerator())

@@ -202,3 +202,13 @@ def test_every_scale_has_a_gradient_for_both_players(loss: str) -> None:
         report = adversary.discriminator_step(real, fake)
         assert report.grad_norm is not None
         assert float(report.grad_norm) > 0
+
+
+def test_what_was_asked_without_gradients_is_asked_again_with_them() -> None:
+    """A regularizer of one's own may look first and differentiate then."""
+    from advloss._judge import Judge
+
+    judge, samples = Judge(patch(), lambda samples: samples), images()
+    with torch.no_grad():
+        assert not judge(samples).requires_grad
+    assert judge(samples).requires_grad

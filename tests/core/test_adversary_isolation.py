@@ -135,6 +135,19 @@ def test_gradient_does_not_reach_the_reals_of_a_paired_loss() -> None:
     assert leaves_of(adversary.generator_loss(fake, real)) == {id(fake)}
 
 
+@pytest.mark.parametrize("call", ["generator_loss", "discriminator_loss"])
+def test_gradient_does_not_reach_a_condition(call: str) -> None:
+    """An embedding that the script trains is no business of the adversary's loss."""
+    options = {"width": 4, "resolution": 8, "condition_features": 2}
+    adversary = advloss.Adversary(("projection", options), "hinge", seed=0)
+    fake, condition = images(dtype=torch.float32).requires_grad_(), torch.randn(4, 2).requires_grad_()
+    if call == "generator_loss":
+        loss = adversary.generator_loss(fake, images(dtype=torch.float32), condition=condition)
+    else:
+        loss = adversary.discriminator_loss(images(dtype=torch.float32), fake, condition=condition)
+    assert id(condition) not in leaves_of(loss)
+
+
 def test_spectral_norm_is_moved_by_the_discriminators_turn_only() -> None:
     adversary = advloss.Adversary(patch(norm="spectral"), seed=0)
     vectors = [b.clone() for b in adversary.discriminator.buffers()]

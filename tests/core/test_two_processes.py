@@ -63,7 +63,9 @@ def test_there_were_two(ran: Ran) -> None:
     assert [ran.seen(0)["world"], ran.seen(1)["world"], ran.seen(0, 1)["world"]] == [2, 2, 1]
 
 
-@pytest.mark.parametrize("when", ["start", "trained", "batch norm", "well again", "loaded", "loaded by all", "resumed"])
+@pytest.mark.parametrize(
+    "when", ["start", "trained", "batch norm", "well again", "loaded", "loaded by all", "resumed", "warm"]
+)
 def test_ranks_are_bitwise_alike(ran: Ran, when: str) -> None:
     assert_same(ran.tensors(when, 0), ran.tensors(when, 1))
 
@@ -115,3 +117,8 @@ def test_every_rank_loads_the_one_file(ran: Ran) -> None:
 
 def test_a_loss_alone_is_refused_where_nobody_would_average_it(ran: Ran) -> None:
     assert "discriminator_step" in ran.seen(1)["loss alone"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_that_took_different_steps_are_refused(ran: Ran, rank: int) -> None:
+    assert "have taken different steps" in ran.seen(rank)["uneven"]

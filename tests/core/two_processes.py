@@ -109,6 +109,18 @@ def main(folder: Path) -> None:
         adversary.discriminator_step(real, fake)
         saved["resumed"] = tensors(adversary)
 
+        warm = make(seed=rank)  # trained alone before it is prepared, on other data in each process
+        warm.discriminator_step(real, fake)
+        warm.prepare(accelerator).discriminator_step(real, fake)
+        saved["warm"] = tensors(warm)
+        uneven = make(seed=rank)
+        if rank == 1:
+            uneven.discriminator_step(real, fake)
+        try:
+            uneven.prepare(accelerator)
+        except advloss.StateError as error:
+            seen["uneven"] = str(error)
+
     for name, content in saved.items():
         advloss.save_state(content, folder / f"{world}-{rank}-{name}")
     (folder / f"{world}-{rank}.json").write_text(json.dumps(seen))

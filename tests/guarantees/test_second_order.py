@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from catalogue import Combination, combinations
-from core_tools import built_in
+from core_tools import assert_same, built_in
 from torch import Tensor, nn
 from torch.autograd import gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -165,6 +165,26 @@ def synchronized() -> nn.Module:
 def test_what_has_no_double_backward_is_refused(make: Any, name: str) -> None:
     with pytest.raises(advloss.CombinationError, match=r"no double backward.*method='finite-difference'"):
         advloss.Adversary(make(), "hinge", [name])
+
+
+class CompiledFunction(nn.Module):
+    """Compiles a function, which no module tells of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 1)
+        self.bend = [torch.compile(torch.tanh, backend="aot_eager")]
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        return self.head(self.bend[0](self.inner(samples))).squeeze(1)
+
+
+def test_a_compiled_function_inside_is_refused_at_its_first_turn_and_nothing_changes() -> None:
+    adversary = advloss.Adversary(CompiledFunction(), regularizers=["r1"], seed=0)
+    before = copy.deepcopy(adversary.state_dict())
+    with pytest.raises(advloss.CombinationError, match=r"double backward.*method='finite-difference'"):
+        adversary.discriminator_step(torch.randn(8, 4), torch.randn(8, 4))
+    assert_same(adversary.state_dict(), before)
 
 
 def test_compiled_discriminators_train_with_finite_differences() -> None:
