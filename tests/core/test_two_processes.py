@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import gloo
 import pytest
 import torch
 from core_tools import assert_same
@@ -37,25 +34,7 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    plain = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    plain["OMP_NUM_THREADS"] = "1"
-    processes = []
-    for world, rank in ((2, 0), (2, 1), (1, 0)):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
-        place.update(MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="true")
-        env = {**plain, **{k: str(v) for k, v in place.items()}} if world > 1 else plain
-        command = [sys.executable, str(SCRIPT), str(folder)]
-        processes.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-    try:
-        outputs = [process.communicate(timeout=SECONDS)[0].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs):
-        assert process.returncode == 0, output[-3000:]
+    gloo.run(SCRIPT, folder, worlds=(2, 1), seconds=SECONDS).check()
     return Ran(folder)
 
 

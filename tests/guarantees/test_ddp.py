@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import gloo
 import pytest
 import ranks
 import torch
@@ -38,25 +35,7 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    plain = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    plain.update(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
-    processes = []
-    for world, rank in ((2, 0), (2, 1), (1, 0)):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
-        place.update(MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="true")
-        env = {**plain, **{k: str(v) for k, v in place.items()}} if world > 1 else plain
-        with (folder / f"{world}-{rank}.log").open("wb") as log:
-            command = [sys.executable, ranks.__file__, str(folder)]
-            processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
-    try:
-        codes = [process.wait(timeout=SECONDS) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0, 0], "".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.log")))
+    gloo.run(ranks.__file__, folder, worlds=(2, 1), seconds=SECONDS).check()
     return Ran(folder)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gloo
 import pytest
 import torch
 
@@ -22,29 +22,6 @@ SCRIPT = Path(__file__).with_name("preempted.py")
 SECONDS = 120  # 8 where nothing else runs
 STEP = 5
 GAN = Path(__file__).parents[2] / "examples" / "train_gan.py"
-PLAIN = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
-ENVIRONMENT = {**PLAIN, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-
-
-def two_processes(*arguments: Any) -> tuple[list[int], str]:
-    """Exit statuses of both, and what they said."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    processes = []
-    for rank in range(2):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {**ENVIRONMENT, **{name: str(value) for name, value in place.items()}}
-        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        processes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    try:
-        said = [process.communicate(timeout=SECONDS)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], "\n".join(said)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +34,8 @@ def two_processes(*arguments: Any) -> tuple[list[int], str]:
     ],
 )
 def test_a_signal_to_one_stops_all_after_the_same_step(rank: int, number: int, tmp_path: Path) -> None:
-    statuses, said = two_processes(tmp_path, rank, number, STEP)
-    assert statuses == [128 + number] * 2, said
+    ended = gloo.run(SCRIPT, tmp_path, rank, number, STEP, seconds=SECONDS)
+    assert ended.statuses == [128 + number] * 2, ended.said
     assert [path.name for path in tmp_path.iterdir()] == [f"step-{STEP:08d}"]
     newest = Checkpoints(tmp_path).newest()
     states = [advloss.load_state(newest / f"process_{r}.safetensors") for r in range(2)]
@@ -71,10 +48,10 @@ def test_a_signal_to_one_stops_all_after_the_same_step(rank: int, number: int, t
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_full_disk_on_one_leaves_the_old_checkpoint(rank: int, tmp_path: Path) -> None:
     """Nobody waits for the other, and nobody takes half of a checkpoint for one."""
-    statuses, said = two_processes(tmp_path, rank, 0, STEP)
-    assert 0 not in statuses
-    assert "could not be written" in said
-    assert "another process could not write the checkpoint" in said
+    ended = gloo.run(SCRIPT, tmp_path, rank, 0, STEP, seconds=SECONDS)
+    assert 0 not in ended.statuses
+    assert "could not be written" in ended.said
+    assert "another process could not write the checkpoint" in ended.said
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
     Checkpoints(tmp_path).newest()
 
@@ -85,7 +62,7 @@ def test_preempted_under_torchrun_and_resumed(whom: str, tmp_path: Path) -> None
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(GAN)]
     command = [*launcher, "--out", str(tmp_path), "--steps"]
     process = subprocess.Popen(
-        [*command, "100000"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "100000"], env=gloo.ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         log = tmp_path / "log.jsonl"
@@ -102,7 +79,7 @@ def test_preempted_under_torchrun_and_resumed(whom: str, tmp_path: Path) -> None
     if whom == "one rank":
         assert "exitcode  : 143" in said or "exitcode: 143" in said, said
     done = subprocess.run(
-        [*command, str(stopped + 2), "--resume"], env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS
+        [*command, str(stopped + 2), "--resume"], env=gloo.ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 0, done.stderr
     assert f"finished after {stopped + 2} steps" in done.stdout
