@@ -26,8 +26,7 @@ def attach(adversary: Adversary, accelerator: Any) -> Accelerated:
     """Start all processes from the main one's state, and let `save_state` and `load_state` carry the adversary."""
     found = _carriers.get(accelerator)
     carrier = (found and found()) or _Carrier(accelerator)
-    if adversary not in carrier.adversaries:
-        carrier.adversaries.append(adversary)
+    carrier.take_on(adversary)
     if accelerator.num_processes > 1:
         _broadcast(adversary)
     return Accelerated(accelerator)
@@ -42,24 +41,35 @@ class _Carrier:
     """
 
     def __init__(self, accelerator: Any) -> None:
-        self.adversaries: list[Adversary] = []
+        self._aboard: list[ReferenceType[Adversary]] = []  # one that the script has dropped is saved no more
         self._accelerator = accelerator
         accelerator.register_save_state_pre_hook(self.save)
         accelerator.register_load_state_pre_hook(self.load)
         _carriers[accelerator] = ref(self)
+
+    @property
+    def adversaries(self) -> list[Adversary]:
+        """In the order of their preparation."""
+        return [adversary for reference in self._aboard if (adversary := reference()) is not None]
+
+    def take_on(self, adversary: Adversary) -> None:
+        """Carry it from now on."""
+        if adversary not in self.adversaries:
+            self._aboard.append(ref(adversary))
 
     def save(self, models: Any, weights: Any, output_dir: str) -> None:
         for adversary, file, gathered in self._files(Path(output_dir)):
             state = adversary.state_dict()
             if _writes(self._accelerator):
                 _state.save_state(state, file)
-            elif state["update"]["count"]:
-                _state.save_state({"counters": state["counters"], "update": _gathered(state["update"])}, gathered)
+            elif own := _state.gathered_by(state):
+                _state.save_state(own, gathered)
 
     def load(self, models: Any, input_dir: str) -> None:
         """All files are looked at before any adversary changes; either all change, or none."""
         _check_pickles(Path(input_dir))
         _check_tensors(Path(input_dir))
+        self._check_count(Path(input_dir))
         states = []
         for _, file, gathered in self._files(Path(input_dir)):
             state = _state.load_state(file)
@@ -72,6 +82,14 @@ class _Carrier:
                 adversary.load_state_dict(state)
                 back.callback(adversary.load_state_dict, before)
             back.pop_all()
+
+    def _check_count(self, folder: Path) -> None:
+        saved = [path for path in folder.glob("adversary*.safetensors") if ".process_" not in path.name]
+        if len(saved) > len(self.adversaries):
+            raise StateError(
+                f"{folder} holds {len(saved)} adversaries, this script has prepared {len(self.adversaries)}: which is whose nobody "
+                "knows. Prepare as many, in the same order (a notebook's cell that was run twice has prepared one twice)"
+            )
 
     def _files(self, folder: Path) -> Iterator[tuple[Adversary, Path, Path]]:
         """Each adversary with its file, and the one for what this process has gathered."""
@@ -86,11 +104,6 @@ def _writes(accelerator: Any) -> bool:
     return bool(accelerator.is_local_main_process if everywhere else accelerator.is_main_process)
 
 
-def _gathered(update: dict[str, Any]) -> dict[str, Any]:
-    """What an unfinished accumulation holds; it differs between processes until their mean is taken."""
-    return {name: update[name] for name in ("gradients", "buffers", "logits", "finite")}
-
-
 def _with_own(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """The main process's state with what this one had gathered."""
     own = _state.load_state(path) if path.is_file() else None
@@ -99,7 +112,7 @@ def _with_own(state: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path.parent} was saved in the middle of an accumulation, and not in every process: {path.name} is missing "
             "or of another step. Call save_state in every process, or between two steps"
         )
-    return {**state, "update": {**state["update"], **own["update"]}}
+    return dict(_state.with_gathered(state, own))
 
 
 def _check_pickles(folder: Path) -> None:
@@ -110,7 +123,7 @@ def _check_pickles(folder: Path) -> None:
     """
     from accelerate.utils import load
 
-    for path in sorted((*folder.glob("*.bin"), *folder.glob("random_states_*.pkl"))):
+    for path in sorted((*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("random_states_*.pkl"))):
         try:
             load(str(path), mmap=True)  # tensors stay on the disk
         except Exception as error:

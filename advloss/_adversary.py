@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -20,6 +20,7 @@ from advloss._followers import Followers
 from advloss._gate import Gate
 from advloss._guard import Guard, causes
 from advloss._inputs import check_recording
+from advloss._interrupt import uninterrupted
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
 from advloss._numbers import check_numbers
@@ -31,7 +32,7 @@ from advloss._report import Report
 from advloss._rules import batch_coupled, check_combination
 from advloss._runtime import Runtime
 from advloss._seen import SeenFeatures
-from advloss._steps import check_steps
+from advloss._steps import check_frozen, check_parameters, check_steps, check_without_state
 from advloss._turn import Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
 from advloss._warn import warn_user
@@ -111,6 +112,9 @@ class Adversary:
         with random_stream(torch.device("cpu"), seed, "weights") if seed is not None else nullcontext():
             self.discriminator, _, spec = build("discriminator", discriminator)
         check_combination(self.discriminator, spec, built, augments)
+        check_without_state(self.loss)
+        for augment, _ in augments.values():
+            check_frozen(augment)
         discriminates = {type(self.discriminator).__name__: (self.discriminator, spec)}
         self._coupled = batch_coupled({**discriminates, type(self.loss).__name__: (self.loss, loss_spec), **built})
         self.regularizers: dict[str, Any] = {name: made for name, (made, _) in built.items()}
@@ -137,6 +141,7 @@ class Adversary:
             raise OptionError("no parameter of the discriminator requires gradients; there is nothing to train")
         self.optimizer = (optimizer or DEFAULT_OPTIMIZER)(list(parameters.values()))
         check_steps("optimizer", self.optimizer, "param_groups")
+        check_parameters(self.optimizer, parameters)
         self.scheduler = scheduler(self.optimizer) if scheduler else None
         if self.scheduler is not None:
             check_steps("scheduler", self.scheduler)
@@ -180,7 +185,7 @@ class Adversary:
             self._gate.check_real(real, fake)
         if self.step < self.start_step:
             return fake.new_zeros(())
-        self._gate.check_finite(self._runtime.world, fake=fake)
+        self._gate.check_finite(self._runtime.world, fake=(fake, condition))
         with self._stream("generator"), self._runtime.autocast(self._device):
             judge = self._judge(frozen=True)
             real_condition = condition if real_condition is None else real_condition
@@ -218,26 +223,25 @@ class Adversary:
             NonFiniteError: more than `max_skipped` steps in a row had to be skipped. In one process on the CPU, where
                 looking is free, also at once: samples hold NaN or infinity, and nothing has changed.
         """
-        check_recording()
+        check_recording("discriminator_step")
         sync = self._runtime.sync
         if self.step < self.discriminator_start_step:
             self._check_turn(real, fake, condition, fake_condition)
             report = Report(step=self.step)
             self.step += sync
             return report
-        before = self._update.gathered
-        try:
-            turn = self._take_turn(real, fake, condition, fake_condition)
-            self._gather(turn)
-            if sync:
-                self._settle(turn)  # the step before this one, where the device decided on it
-                applied = self._update.apply(self._runtime, self._stateful)
-        except BaseException:
-            self._update.gathered = before
-            raise
-        self._calls["discriminator"] += 1
-        self._seen.forget()
-        return self._finish(turn, applied) if sync else report_of(turn, self.loss, self.step)
+        with ExitStack() as stack:
+            with self._update.restored_on_error():
+                turn = self._take_turn(real, fake, condition, fake_condition)
+                self._gather(turn)
+                if sync:
+                    self._settle(turn)  # the step before this one, where the device decided on it
+                    gathered = self._update.gathered.mean(self._runtime)
+                    stack.enter_context(uninterrupted())
+                    applied = self._update.apply(gathered, self._stateful)
+            self._calls["discriminator"] += 1
+            self._seen.forget()
+            return self._finish(turn, applied) if sync else report_of(turn, self.loss, self.step)
 
     def discriminator_loss(
         self,
@@ -264,8 +268,9 @@ class Adversary:
                 f"{following} would never act: it follows a step of the optimizer, which discriminator_loss does not "
                 "take; use discriminator_step"
             )
+        check_recording("discriminator_loss")
         turn = self._take_turn(real, fake, condition, fake_condition)
-        commit(self._stateful, turn.buffers)
+        commit(self._stateful, turn.buffers, self._update.finite(turn.loss, turn.buffers))
         augmentations = Followers(self.augmentations.values(), self.discriminator)
         augmentations.after_step(True, detach(turn.real_logits), detach(turn.fake_logits))
         self._calls["discriminator"] += 1
@@ -280,7 +285,7 @@ class Adversary:
         """
         self.to(accelerator.device)
         self._runtime = _accelerate.attach(self, accelerator)
-        self._update.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self._runtime.half)
+        self._update.use_scaler(torch.amp.GradScaler(accelerator.device.type, enabled=self._runtime.half))
         return self
 
     def to(self, device: torch.device | str) -> Adversary:
@@ -338,7 +343,8 @@ class Adversary:
         self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
     ) -> Turn:
         self._check_turn(real, fake, condition, fake_condition)
-        self._gate.check_finite(self._runtime.world, real=real, fake=fake)
+        conditions = condition, condition if fake_condition is None else fake_condition
+        self._gate.check_finite(self._runtime.world, real=(real, conditions[0]), fake=(fake, conditions[1]))
         due = {n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0}
         leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
         second_order = any(getattr(r, "second_order", None) for r in due.values())

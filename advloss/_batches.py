@@ -19,7 +19,8 @@ class EndlessBatches(Generic[T]):
 
     Its state is how many batches of this pass were read, and the random numbers that the pass began with. To take it
     up, the pass is begun with the same random numbers (a shuffling loader draws its order from them) and read up to
-    there; the random state of the caller stays as it is.
+    there; the random state of the caller stays as it is. Loaders with `persistent_workers` are the exception: their
+    workers keep random numbers of their own, which nobody can read.
 
     Args:
         batches: any iterable: a DataLoader, a list, a generator function's result that draws without end.
@@ -29,7 +30,7 @@ class EndlessBatches(Generic[T]):
         self._batches = batches
         self._pass: Iterator[T] | None = None
         self._began: dict[str, Any] = {}
-        self._read = 0
+        self._read = self._passes = 0
 
     def __iter__(self) -> EndlessBatches[T]:
         return self
@@ -47,7 +48,7 @@ class EndlessBatches(Generic[T]):
 
     def state_dict(self) -> dict[str, Any]:
         """The position."""
-        return {"began": self._began, "read": self._read}
+        return {"began": self._began, "read": self._read, "passes": self._passes, "now": self._own_random()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to the position; reads the batches of the pass before it.
@@ -55,47 +56,65 @@ class EndlessBatches(Generic[T]):
         Raises:
             StateError: there are fewer batches now.
         """
-        self._pass, self._read, self._began = None, 0, {}
-        if not state["read"]:
-            return
-        before = RandomState().state_dict()
-        try:
-            self._take_up(state["began"])
-            self._begin(state["began"])
-            assert self._pass is not None
-            for _ in itertools.islice(self._pass, state["read"]):
-                self._read += 1
-        finally:
-            RandomState().load_state_dict(before)
+        self._pass, self._read, self._began, self._passes = None, 0, {}, state["passes"]
+        if state["read"]:
+            self._read_again(state["began"], state["read"])
+        self._set_own_random(state["now"])  # a script may draw from the same generators
         if self._read < state["read"]:
             raise StateError(
                 f"the data has {self._read} batches, {state['read']} were read of it; resume with the same"
             )
 
+    def _read_again(self, began: dict[str, Any], count: int) -> None:
+        before = RandomState().state_dict()
+        try:
+            RandomState().load_state_dict(began)
+            self._set_own_random(began["own"])
+            self._passes -= 1
+            self._begin(began)
+            assert self._pass is not None
+            for _ in itertools.islice(self._pass, count):
+                self._read += 1
+        finally:
+            RandomState().load_state_dict(before)
+
     def _begin(self, random: dict[str, Any]) -> None:
+        if not hasattr(self._batches, "iteration"):  # Accelerate's loaders do it themselves
+            for sampler in _parts(self._batches, "set_epoch"):
+                sampler.set_epoch(self._passes)
         self._began, self._read = random, 0
+        self._passes += 1
         self._pass = iter(self._batches)
 
     def _random(self) -> dict[str, Any]:
-        own = [generator.get_state() for generator in _generators(self._batches)]
-        number = getattr(self._batches, "iteration", None)  # of Accelerate's loaders: their samplers are seeded with it
-        return {**RandomState().state_dict(), "own": own, **({} if number is None else {"iteration": number})}
+        return {**RandomState().state_dict(), "own": self._own_random()}
 
-    def _take_up(self, random: dict[str, Any]) -> None:
-        RandomState().load_state_dict(random)
-        for generator, state in zip(_generators(self._batches), random["own"]):
+    def _own_random(self) -> dict[str, Any]:
+        """What the order of the data follows from beside the global generators."""
+        return {
+            "generators": [generator.get_state() for generator in _generators(self._batches)],
+            "seeds": [sampler.initial_seed for sampler in _parts(self._batches, "initial_seed")],
+            "iteration": getattr(self._batches, "iteration", None),  # Accelerate's seedable samplers add it
+        }
+
+    def _set_own_random(self, random: dict[str, Any]) -> None:
+        for generator, state in zip(_generators(self._batches), random["generators"]):
             generator.set_state(state)
-        if "iteration" in random:
+        for sampler, seed in zip(_parts(self._batches, "initial_seed"), random["seeds"]):
+            sampler.initial_seed = seed
+        if random["iteration"] is not None:
             self._batches.iteration = random["iteration"]  # type: ignore[attr-defined]
 
 
+def _parts(loader: Any, attribute: str) -> list[Any]:
+    """Of a loader, its batch sampler and their samplers those that have `attribute`, each once."""
+    parts: list[Any] = [loader]
+    for part in parts:
+        inner = (getattr(part, name, None) for name in ("batch_sampler", "sampler"))
+        parts += [one for one in inner if one is not None and all(one is not known for known in parts)]
+    return [part for part in parts if hasattr(part, attribute)]
+
+
 def _generators(loader: Any) -> list[torch.Generator]:
-    """Those that a loader, its batch sampler and their samplers were given, each once."""
-    holders, found = [loader], {}
-    for holder in holders:
-        generator = getattr(holder, "generator", None)
-        if isinstance(generator, torch.Generator):
-            found[id(generator)] = generator
-        parts = (getattr(holder, name, None) for name in ("batch_sampler", "sampler"))
-        holders += [part for part in parts if part is not None and all(part is not known for known in holders)]
-    return list(found.values())
+    found = [part.generator for part in _parts(loader, "generator") if isinstance(part.generator, torch.Generator)]
+    return list({id(generator): generator for generator in found}.values())

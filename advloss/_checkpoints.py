@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import re
 import shutil
@@ -38,7 +39,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path | str, *, keep: int = 1, accelerator: Any = None) -> None:
-        if keep < 1:
+        if not isinstance(keep, int) or keep < 1:
             raise OptionError(f"keep={keep!r}: give the number of checkpoints that stay, 1 or more")
         self.folder = Path(folder)
         self.keep = keep
@@ -53,11 +54,10 @@ class Checkpoints:
         After an error in any process, or a kill at any moment, the checkpoints are as they were.
 
         Raises:
-            OptionError: the step is negative.
-            StateError: another process could not write its files.
+            OptionError: the step is no whole number, or negative.
+            StateError: another process could not write its files; a file is a link, or has the manifest's name.
         """
-        if step < 0:
-            raise OptionError(f"step={step!r}: a checkpoint's step is 0 or more")
+        step = _whole_number(step)
         partial = self.folder / ".partial"
         try:
             with self._all_or_none("prepare"):
@@ -94,6 +94,9 @@ class Checkpoints:
     def _complete(self, partial: Path, step: int) -> None:
         """Only the main process does this; the others have written their files."""
         paths = sorted(partial.rglob("*"))
+        for path in paths:
+            if path.is_symlink() or path == partial / MANIFEST:
+                raise StateError(f"{path.relative_to(partial)}: a checkpoint holds no links, and {MANIFEST} is its own")
         files = {p.relative_to(partial).as_posix(): _fingerprint(p) for p in paths if p.is_file()}
         before = self._found()
         numbers = [manifest["number"] for manifest in map(_manifest_or_none, before) if manifest]
@@ -113,7 +116,7 @@ class Checkpoints:
         partial.rename(new)
         _flush(self.folder)
         older = sorted(filter(_number, before), key=_number)
-        for path in older[: len(older) - (self.keep - 1)]:
+        for path in older[: max(0, len(older) - (self.keep - 1))]:
             self._discard(path)
         for path in before:
             if not _number(path):  # whatever it is, it is not in the way of the new one
@@ -151,6 +154,16 @@ class Checkpoints:
 
         flag = torch.tensor([failed], dtype=torch.int32, device=self._accelerator.device)
         return bool(self._accelerator.gather(flag).any())
+
+
+def _whole_number(step: Any) -> int:
+    try:
+        number = operator.index(step)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise OptionError(f"step={step!r}: a checkpoint's step is a whole number, 0 or more")
+    return number
 
 
 def _verify(checkpoint: Path, rank: int = 0, world: int = 1) -> None:

@@ -41,8 +41,9 @@ class Gate:
             _inputs.warn_about_range(real)
         self._warns = False
 
-    def check_finite(self, processes: int, **samples: Tensor) -> None:
+    def check_finite(self, processes: int, **given: tuple[Tensor, Condition | None]) -> None:
         """Raise NonFiniteError, where reading a value costs no synchronization and leaves no other process waiting."""
-        for name, tensor in samples.items():
-            if processes == 1 and tensor.device.type == "cpu":
-                _inputs.check_finite(name, tensor)
+        for name, (samples, condition) in given.items():
+            if processes == 1 and samples.device.type == "cpu":
+                _inputs.check_finite(name, samples)
+                _inputs.check_finite_condition(name, condition)

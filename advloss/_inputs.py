@@ -7,6 +7,8 @@ say is not checked.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,11 +31,11 @@ CONDITION_OPTIONS = {
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what a discriminator computes in
 
 
-def check_recording() -> None:
+def check_recording(call: str) -> None:
     """Raise InputError where autograd records nothing."""
     if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         raise InputError(
-            "discriminator_step is called under torch.no_grad() or torch.inference_mode(); call it outside of that: it "
+            f"{call} is called under torch.no_grad() or torch.inference_mode(); call it outside of that: it "
             "detaches the samples itself"
         )
 
@@ -89,7 +91,7 @@ def check_condition(
     takes = _takes(discriminator)
     options = [attr for attr in CONDITION_OPTIONS.values() if hasattr(discriminator, attr)]
     if condition is None:
-        if takes:
+        if takes and _wants_condition(type(discriminator).forward):
             raise InputError(f"the {name} condition is missing; this discriminator was built with {_options(takes)}")
         return
     if unconditional:
@@ -177,6 +179,13 @@ def check_finite(name: str, samples: Tensor) -> None:
         )
 
 
+def check_finite_condition(name: str, condition: Condition | None) -> None:
+    """Raise NonFiniteError when a vector or image in `condition` holds NaN or infinity."""
+    for part in condition.values() if isinstance(condition, Mapping) else (condition,):
+        if isinstance(part, Tensor) and part.is_floating_point() and not bool(part.isfinite().all()):
+            raise NonFiniteError(f"the {name} condition holds NaN or infinity; look at its maker")
+
+
 def warn_about_range(real: Tensor) -> None:
     """Warn when images declared as [-1, 1] look like [0, 1] or [0, 255]."""
     low, high = real.detach().aminmax()
@@ -224,8 +233,6 @@ def _check_part(name: str, part: Any, count: int, kind: str, size: int | None, d
         )
     if part.dtype not in FLOATS:
         raise InputError(f"the {name} is {part.dtype}; give floats like the samples, images scaled to [-1, 1]")
-    if part.device.type == "cpu" and not math.isfinite(part.detach().sum()) and not bool(part.isfinite().all()):
-        raise NonFiniteError(f"the {name} holds NaN or infinity; look at its maker")
 
 
 def _check_dense(what: str, tensor: Tensor) -> None:
@@ -238,6 +245,13 @@ def _check_dense(what: str, tensor: Tensor) -> None:
 def _takes(discriminator: nn.Module) -> dict[str, int]:
     """The conditions that it was built for, with their sizes."""
     return {kind: size for kind, attr in CONDITION_OPTIONS.items() if (size := _declared(discriminator, attr))}
+
+
+@functools.lru_cache
+def _wants_condition(forward: Any) -> bool:
+    """Whether its second input is a condition: timm's models have `num_classes`, and take an attention mask at most."""
+    _, _, *others = inspect.signature(forward).parameters.values()  # itself, samples
+    return any(other.name == "condition" or other.default is other.empty for other in others[:1])
 
 
 def _device(discriminator: nn.Module) -> torch.device:

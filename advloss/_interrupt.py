@@ -38,6 +38,23 @@ class Interrupt:
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Inside, Ctrl-C waits: for what must be done whole, and is quick."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # signals do not arrive here, or end the process
+        return
+    waiting: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda *given: waiting.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if waiting:
+            handler(*waiting[-1])
+
+
+@contextmanager
 def interruptible(accelerator: Any = None) -> Iterator[Interrupt]:
     """Inside, the first Ctrl-C and any SIGTERM interrupt nothing: the `Interrupt` that is yielded returns True.
 

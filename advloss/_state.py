@@ -24,13 +24,14 @@ from advloss.errors import StateError
 FORMAT = "advloss-state-1"
 
 
-def save_state(state: Mapping[str, Any], path: Path) -> None:
+def save_state(state: Mapping[str, Any], path: Path | str) -> None:
     """Write a nested state (mappings, sequences, numbers, strings, tensors) to `path`.
 
     Raises:
         OSError: the disk is full, ...; what was at `path` is whole.
         StateError: something else is in the state.
     """
+    path = Path(path)
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors, ""))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -48,12 +49,13 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_state(path: Path) -> Any:
+def load_state(path: Path | str) -> Any:
     """Read what `save_state` wrote; tensors are on the CPU.
 
     Raises:
         StateError: no such file, or not one that `save_state` wrote.
     """
+    path = Path(path)
     if not path.is_file():
         raise StateError(f"{path} is missing: this checkpoint was saved without the adversary, or is incomplete")
     try:
@@ -72,6 +74,26 @@ def load_state(path: Path) -> Any:
         raise StateError(f"{path} is damaged ({type(error).__name__}: {error}); use an older checkpoint") from error
 
 
+def gathered_by(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of an adversary's state, what an unfinished accumulation holds; it differs between processes until its mean is taken."""
+    update = state["update"]
+    names = ("gradients", "buffers", "logits", "finite")
+    return {"counters": state["counters"], "update": {n: update[n] for n in names}} if update["count"] else None
+
+
+def with_gathered(state: Mapping[str, Any], gathered: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The main process's state with what this one had gathered, as `gathered_by` returned it.
+
+    Raises:
+        StateError: it is of another step.
+    """
+    if gathered is None:
+        return state
+    if gathered["counters"] != state["counters"]:
+        raise StateError("what a process had gathered is of another step than the state of the main process")
+    return {**state, "update": {**state["update"], **gathered["update"]}}
+
+
 def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise StateError unless `given` has the parts, tensor names, types and shapes of `own`, and finite values.
 
@@ -87,12 +109,14 @@ def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             raise StateError(f"{part}: only one of the two has {', '.join(names[:5])}; build the adversary as it was")
         for name, tensor in mine.items():
             other = theirs[name]
+            if not isinstance(tensor, Tensor):  # a module's `get_extra_state`
+                continue
             if not isinstance(other, Tensor) or tensor.shape != other.shape:
                 shape = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
                 raise StateError(f"{part}: {name} is {tuple(tensor.shape)} here, {shape} in the state")
             if tensor.is_floating_point() != other.is_floating_point():
                 raise StateError(f"{part}: {name} is {tensor.dtype} here, {other.dtype} in the state")
-            if other.is_floating_point() and not bool(other.isfinite().all()):
+            if other.is_floating_point() and not _finite_where(tensor, other):
                 raise StateError(f"{part}: {name} holds NaN or infinity in the state; use an older checkpoint")
     if own["counters"].keys() != given["counters"].keys() or own["update"].keys() != given["update"].keys():
         raise StateError("counters or optimizer of the state are from another version of advloss")
@@ -106,6 +130,12 @@ def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         check_names(own["scheduler"], given["scheduler"], "scheduler")
     for name, part in (("optimizer", given["update"]["optimizer"]), ("scheduler", given["scheduler"])):
         check_finite(part, name)
+
+
+def _finite_where(own: Tensor, other: Tensor) -> bool:
+    """Whether `other` is finite, but for the places of a mask: those that are the same infinity in `own`."""
+    other = other.to(own.device)
+    return bool((other.isfinite() | (other.isinf() & (other == own))).all())
 
 
 def check_names(own: Mapping[str, Any], given: Any, place: str) -> None:
@@ -209,6 +239,10 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _pack(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
     """JSON for `value`: every tensor moves to `tensors`; tuples and mappings keep their types and key types."""
     if isinstance(value, Tensor):
+        if place in tensors:
+            raise StateError(
+                f"two tensors of the state are called {place}: names hold no '/', and 1 and '1' are one name"
+            )
         tensors[place] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": place}
     if isinstance(value, Mapping):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 
 class Stepper:
@@ -43,7 +44,15 @@ class Stepper:
         finally:
             if isinstance(good, Tensor):
                 del self._fused.found_inf
+            self._tell()
         self._has_stepped = True
+
+    def _tell(self) -> None:
+        """Parameters have changed: a graph that was made before cannot be differentiated (fused optimizers do not say),
+        and what autocast has cast of them is of before."""
+        groups = self.optimizer.param_groups
+        increment_version([parameter for group in groups for parameter in group["params"]])
+        torch.clear_autocast_cache()
 
     def forget(self) -> None:
         """The optimizer's state is another one: the host decides on the next step."""

@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from advloss._adversary import Adversary
-from advloss._state import check_finite, check_groups, check_moments, check_names, load_state, save_state
-from advloss.errors import NonFiniteError, StateError
+from advloss._state import (
+    check_finite,
+    check_groups,
+    check_moments,
+    check_names,
+    gathered_by,
+    load_state,
+    save_state,
+    with_gathered,
+)
+from advloss.errors import NonFiniteError, OptionError, StateError
 
 
 class Stateful(Protocol):
@@ -44,8 +54,15 @@ class TrainingState:
         self, shared: Mapping[str, Stateful], own: Mapping[str, Stateful] | None = None, *, accelerator: Any = None
     ) -> None:
         scaler = getattr(accelerator, "scaler", None)
+        own = dict(own or {})
+        used = {"random", *(() if scaler is None else ("scaler",))}
+        if clash := (shared.keys() & own.keys()) | ((shared.keys() | own.keys()) & used):
+            raise OptionError(
+                f"parts are called {', '.join(sorted(clash))} twice, or as parts are that come along by themselves"
+            )
         self._shared: dict[str, Any] = {**shared, **({} if scaler is None else {"scaler": scaler})}
-        self._own: dict[str, Any] = {**(own or {}), "random": RandomState(getattr(accelerator, "device", None))}
+        self._own: dict[str, Any] = {**own, "random": RandomState(getattr(accelerator, "device", None))}
+        self._masks = {name: _infinite(part) for name, part in {**shared, **own}.items()}
         self._rank = 0 if accelerator is None else int(accelerator.process_index)
         self._world = 1 if accelerator is None else int(accelerator.num_processes)
 
@@ -56,14 +73,23 @@ class TrainingState:
             NonFiniteError: a part holds NaN or infinity, which `load` would refuse. Nothing was written: inside
                 `Checkpoints.write` older checkpoints stay.
         """
+        folder = Path(folder)
         own = {name: part.state_dict() for name, part in self._own.items()}
+        adversaries = {name: part for name, part in self._shared.items() if isinstance(part, Adversary)}
         shared = {name: part.state_dict() for name, part in self._shared.items()} if self._rank == 0 else {}
+        gathered = {name: gathered_by(part.state_dict()) for name, part in adversaries.items()} if self._rank else {}
         for name, part in {**self._shared, **self._own}.items():
             if not isinstance(part, Adversary):  # it looks after itself
-                _refuse_non_finite(name, shared.get(name, own.get(name)))
-        save_state({"parts": own, "counters": counters}, folder / f"process_{self._rank}.safetensors")
+                _refuse_non_finite(name, self._without_masks(name, shared.get(name, own.get(name))))
+        save_state(
+            {"parts": own, "counters": counters, "gathered": gathered}, folder / f"process_{self._rank}.safetensors"
+        )
         if self._rank == 0:
             save_state({"parts": shared, "processes": self._world}, folder / "state.safetensors")
+
+    def _without_masks(self, name: str, state: Any) -> Any:
+        masks = self._masks.get(name)
+        return {n: v for n, v in state.items() if n not in masks or not torch.equal(v, masks[n])} if masks else state
 
     def load(self, folder: Path) -> dict[str, int]:
         """Take up all parts, or none. Meanwhile there is a second copy of them in memory.
@@ -71,6 +97,7 @@ class TrainingState:
         Raises:
             StateError: files are missing or damaged, or are of a run built otherwise. Nothing has changed.
         """
+        folder = Path(folder)
         shared = load_state(folder / "state.safetensors")
         processes = shared.get("processes") if isinstance(shared, Mapping) else None
         if processes != self._world:
@@ -82,9 +109,10 @@ class TrainingState:
             raise StateError(f"only one of this run and {folder} has: {names}; build the run as it was")
         if not isinstance(own.get("counters"), Mapping):
             raise StateError(f"{folder} holds no counters; it was saved by something else")
+        states |= {name: with_gathered(states[name], of_one) for name, of_one in own.get("gathered", {}).items()}
         for name, part in parts.items():
             if not isinstance(part, Adversary):  # it looks for itself: an unfinished accumulation may hold NaN
-                check_finite(states[name], f"{folder}: {name}")
+                check_finite(self._without_masks(name, states[name]), f"{folder}: {name}")
         for name, part in self._shared.items():
             check_names(part.state_dict(), states[name], f"{folder}: {name}")
         before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
@@ -101,6 +129,16 @@ class TrainingState:
                 parts[name].load_state_dict(before[name])
             raise StateError(f"{folder}: {begun[-1]} does not fit this run: {error}") from error
         return dict(own["counters"])
+
+
+def _infinite(part: Any) -> dict[str, torch.Tensor]:
+    """Buffers of a module that hold infinity from the start, such as a mask of attention, by name."""
+    buffers = part.named_buffers() if isinstance(part, nn.Module) else ()
+    return {
+        name: buffer.clone()
+        for name, buffer in buffers
+        if buffer.is_floating_point() and not bool(buffer.isfinite().all())
+    }
 
 
 def _refuse_non_finite(name: str, state: Any) -> None:

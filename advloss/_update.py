@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch.optim import Optimizer
 from advloss._runtime import Runtime
 from advloss._state import check_moments
 from advloss._stepper import Stepper
-from advloss.errors import StateError
+from advloss.errors import CombinationError, StateError
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Update:
         self.stepper = Stepper(optimizer)
         self.max_grad_norm = max_grad_norm
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self._scaler_state: dict[str, Any] = {}
         self.gathered = Gathered()
         self._guarded = {n for n, b in buffers.items() if b.is_floating_point() and bool(b.isfinite().all())}
         self._buffer_shapes = {name: buffer.shape for name, buffer in buffers.items()}
@@ -114,10 +117,30 @@ class Update:
     def add(
         self, loss: Tensor, buffers: Mapping[str, Tensor], micro_batches: int, logits: Sequence[Tensor] = ()
     ) -> None:
-        """Differentiate one micro-batch's loss and gather the result; parameters' own `grad` is left alone."""
+        """Differentiate one micro-batch's loss and gather the result; parameters' own `grad` is left alone.
+
+        Raises:
+            CombinationError: there were that many already.
+        """
+        if self.gathered.count >= micro_batches:
+            raise CombinationError(
+                f"more discriminator steps than micro-batches ({micro_batches}) since the last step of the optimizer: inside "
+                "accelerate's accumulate() give one discriminator_step a micro-batch; for several steps of the discriminator "
+                "a step of the model, leave accumulation off and use larger batches"
+            )
         scaled = self.scaler.scale(loss / micro_batches if micro_batches > 1 else loss)
         gradients = torch.autograd.grad(scaled, self.parameters, materialize_grads=True)
         self.gathered += Gathered(gradients, buffers, logits, 1, loss.detach().isfinite())
+
+    @contextmanager
+    def restored_on_error(self) -> Iterator[None]:
+        """What was gathered before stays gathered where something is raised inside."""
+        before = self.gathered
+        try:
+            yield
+        except BaseException:
+            self.gathered = before
+            raise
 
     def results(self, gathered: Gathered | None = None) -> dict[str, Sequence[Tensor]]:
         """What was gathered (here, unless given), by a name for each tensor."""
@@ -126,9 +149,12 @@ class Update:
         return {**named, **{f"buffer {n}": (b,) for n, b in gathered.buffers.items() if n in self._guarded}}
 
     @torch.no_grad()
-    def apply(self, runtime: Runtime, module: nn.Module) -> Applied:
-        """Step the optimizer and commit `module`'s buffers, unless a value is not finite; `gathered` is used up."""
-        gathered = self.gathered.mean(runtime)
+    def apply(self, gathered: Gathered, module: nn.Module) -> Applied:
+        """Step the optimizer and commit `module`'s buffers, unless a value is not finite.
+
+        Args:
+            gathered: the mean over ranks of what was gathered, which is used up.
+        """
         gradients = [_in_layout_of(p, g) for p, g in zip(self.parameters, gathered.gradients)]
         own = [parameter.grad for parameter in self.parameters]
         try:
@@ -156,16 +182,26 @@ class Update:
 
     def _all_finite(self, gathered: Gathered, norm: Tensor) -> Tensor:
         assert gathered.finite is not None
-        guarded = [b for name, b in gathered.buffers.items() if name in self._guarded and b.numel()]
-        finite = gathered.finite & norm.isfinite()
+        return self.finite(norm, gathered.buffers) & gathered.finite
+
+    def finite(self, value: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
+        """Whether `value`, a scalar, and `buffers` are."""
+        guarded = [b for name, b in buffers.items() if name in self._guarded and b.numel()]
+        finite = value.detach().isfinite()
         return finite & get_total_norm(guarded, math.inf).isfinite() if guarded else finite
+
+    def use_scaler(self, scaler: torch.amp.GradScaler) -> None:
+        """Scale with this one from now on; what was loaded of an earlier one goes on in it."""
+        if scaler.is_enabled() and self._scaler_state:
+            scaler.load_state_dict(self._scaler_state)
+        self.scaler = scaler
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, an unfinished accumulation included."""
         gathered = self.gathered
         return {
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler.is_enabled() else self._scaler_state,
             "gradients": dict(enumerate(gathered.gradients)),
             "buffers": dict(gathered.buffers),
             "logits": dict(enumerate(gathered.logits)),
@@ -176,12 +212,12 @@ class Update:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned."""
         check_moments(self.optimizer, state["optimizer"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would go on with the caller's tensors
         for parameter, moments in self.optimizer.state.items():
             moments.update({n: _in_layout_of(parameter, m) for n, m in moments.items() if isinstance(m, Tensor)})
         self.stepper.forget()
-        if self.scaler.is_enabled() and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
+        self._scaler_state = state["scaler"]
+        self.use_scaler(self.scaler)
         device = self.parameters[0].device
         shapes = [p.shape for p in self.parameters] if state["count"] else []
         strange = {n for n, b in state["buffers"].items() if b.shape != self._buffer_shapes.get(n)}

@@ -93,7 +93,8 @@ class AutoencoderTraining:
         """Train until `steps` are done, counted from the very first; `on_progress` is called after each.
 
         Ctrl-C or SIGTERM, in any process, ends it after the step that it falls into, in all processes; with
-        `checkpoints` not before that step is saved. `exit_status` is then 130 or 143.
+        `checkpoints` not before that step is saved. `exit_status` is then 130 or 143. While gradients accumulate, it is the
+        step that the optimizer takes next; so it is with saving.
 
         Args:
             checkpoints: folder that is saved to every `save_every` steps, and at the end.
@@ -110,11 +111,13 @@ class AutoencoderTraining:
                 warnings.warn(f"{name}={start} is never reached in {steps} steps: lower it", stacklevel=2)
         saved = None
         with interruptible(self.accelerator) as asked_to_stop:
-            while self.step_count < steps and not asked_to_stop():
+            due = False
+            while self.step_count < steps and not (self.accelerator.sync_gradients and asked_to_stop()):
                 on_progress(self.step())
-                if checkpoints and self.step_count % save_every == 0:
+                due = due or self.step_count % save_every == 0
+                if checkpoints and due and self.accelerator.sync_gradients:  # gathered gradients are not saved
                     self.save(checkpoints)
-                    saved = self.step_count
+                    saved, due = self.step_count, False
             if checkpoints and saved != self.step_count:
                 self.save(checkpoints)
         self.exit_status = asked_to_stop.exit_status

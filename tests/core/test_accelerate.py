@@ -187,9 +187,44 @@ def test_all_adversaries_are_loaded_or_none(damage: str, file: str, make_acceler
 
 def test_prepared_twice_it_is_saved_once(make_accelerator: Make, tmp_path: Path) -> None:
     accelerator = make_accelerator()
-    make_adversary().prepare(accelerator).prepare(accelerator)
+    adversary = make_adversary().prepare(accelerator).prepare(accelerator)
     accelerator.save_state(tmp_path / "state")
     assert [path.name for path in (tmp_path / "state").glob("adversary*")] == ["adversary.safetensors"]
+    assert adversary.step == 0
+
+
+def test_an_adversary_that_was_dropped_is_saved_no_more_and_one_too_many_is_refused(
+    make_accelerator: Make, tmp_path: Path
+) -> None:
+    """A notebook's cell that is run twice prepares a second one."""
+    accelerator = make_accelerator()
+    adversary = make_adversary(1).prepare(accelerator)
+    adversary = make_adversary(2).prepare(accelerator)
+    accelerator.save_state(tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one").glob("adversary*")] == ["adversary.safetensors"]
+    saved = advloss.load_state(tmp_path / "one" / "adversary.safetensors")
+    assert_same(saved["discriminator"], adversary.discriminator.state_dict())
+
+    still_there = make_adversary(3).prepare(accelerator)
+    accelerator.save_state(tmp_path / "two")
+    fresh = make_accelerator()
+    alone = make_adversary(4).prepare(fresh)
+    before = copied(alone.state_dict())
+    with pytest.raises(advloss.StateError, match="holds 2 adversaries, this script has prepared 1"):
+        fresh.load_state(tmp_path / "two")
+    assert_same(alone.state_dict(), before)
+    assert still_there.step == 0
+
+
+def test_a_damaged_file_of_the_scaler_is_found_before_anything_changes(make_accelerator: Make, tmp_path: Path) -> None:
+    script = Script(make_accelerator())
+    script.accelerator.save_state(tmp_path / "state")
+    (tmp_path / "state" / "scaler.pt").write_bytes(b"nonsense")
+    script.train(range(2))
+    state = script.state()
+    with pytest.raises(advloss.StateError, match=r"scaler\.pt is damaged"):
+        script.accelerator.load_state(tmp_path / "state")
+    assert_same(script.state(), state)
 
 
 def test_clipping_and_zeroing_of_the_script_do_not_reach_the_adversary(make_accelerator: Make) -> None:

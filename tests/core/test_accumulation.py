@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from core_tools import assert_same, images, patch, snapshot
+from core_tools import assert_same, copied, images, patch, snapshot
 from torch import Tensor, nn
 
 import advloss
@@ -150,3 +150,17 @@ def test_second_order_steps_run_in_full_precision(make_accelerator: Callable[...
     assert torch.equal(due.regularizers["r1"], expected.regularizers["r1"])
     assert torch.equal(due.loss, expected.loss)
     assert not torch.equal(half.discriminator_step(real, fake).loss, plain.discriminator_step(real, fake).loss)
+
+
+def test_more_steps_than_micro_batches_are_refused_and_nothing_changes(make_accelerator: Any) -> None:
+    """Two critic steps a micro-batch would be counted as two micro-batches, and divided wrongly."""
+    accelerator = make_accelerator(gradient_accumulation_steps=2)
+    model, adversary = nn.Conv2d(3, 3, 1).double(), advloss.Adversary(patch(), "hinge", seed=0).prepare(accelerator)
+    model = accelerator.prepare(model)
+    with accelerator.accumulate(model):
+        for _ in range(2):
+            adversary.discriminator_step(images(), images())
+        before = copied(adversary.state_dict())
+        with pytest.raises(advloss.CombinationError, match="more discriminator steps than micro-batches"):
+            adversary.discriminator_step(images(), images())
+        assert_same(adversary.state_dict(), before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import advloss
+
+SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
 REGULARIZERS = {"lecam": {"weight": 0.1}}
 COUNTERS = ("/saved/counters/generator", "/saved/counters/discriminator")
@@ -290,3 +294,42 @@ def test_every_call_leaves_the_global_random_state() -> None:
         state = torch.get_rng_state()
         call()
         assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {}])
+def test_a_graph_of_before_a_step_is_not_differentiated_after_it(options: dict[str, bool]) -> None:
+    """Its gradient would be of neither discriminator; a fused optimizer says nothing of having written."""
+    optimizer = functools.partial(torch.optim.Adam, lr=1e-3, **options)
+    adversary = advloss.Adversary(patch(), "hinge", optimizer=optimizer, seed=0)
+    fake = images().requires_grad_()
+    loss = adversary.generator_loss(fake)
+    adversary.discriminator_step(images(), fake)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_each_step_sees_the_one_before_it_under_the_scripts_autocast() -> None:
+    """Autocast keeps what it has cast until its outermost block ends."""
+    adversary = advloss.Adversary(patch(torch.float32), "wasserstein", optimizer=SGD, seed=0)
+    real, fake = images(dtype=torch.float32), images(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = [float(adversary.discriminator_step(real, fake).loss) for _ in range(3)]
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_ctrl_c_waits_until_a_step_is_whole() -> None:
+    """Weights without their buffers, counters and schedule would be a state that no run has."""
+    schedule = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1)
+    adversary, other = (
+        advloss.Adversary(patch(norm="spectral"), "hinge", ["lecam"], optimizer=SGD, scheduler=schedule, seed=0)
+        for _ in range(2)
+    )
+    other.load_state_dict(adversary.state_dict())
+    real, fake = images(), images()
+    other.discriminator_step(real, fake)
+    hook = adversary.optimizer.register_step_post_hook(lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        adversary.discriminator_step(real, fake)
+    hook.remove()
+    assert_same(adversary.state_dict(), other.state_dict())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

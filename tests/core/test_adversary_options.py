@@ -323,3 +323,41 @@ def test_augmentations_follow_discriminator_loss() -> None:
 def test_change_that_nothing_takes_is_an_option_error(change: dict[str, Any]) -> None:
     with pytest.raises(advloss.OptionError, match=next(iter(change))):
         advloss.Adversary.from_recipe("vqgan", discriminator=patch(), **change)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda _: torch.optim.SGD(nn.Linear(2, 2).parameters(), 0.1),
+            "trains 2 tensors that are not the discriminator's",
+        ),
+        (lambda ps: torch.optim.Adam(ps[:1]), "without the discriminator's layers"),
+    ],
+)
+def test_an_optimizer_of_other_parameters_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(advloss.OptionError, match=message):
+        advloss.Adversary(patch(), optimizer=make)
+
+
+class Learns(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, samples: Any) -> Any:
+        return samples * self.scale
+
+    def discriminator(self, real: Any, fake: Any) -> Any:
+        return (fake - real).mean() * self.scale
+
+    def generator(self, fake: Any, real: Any = None) -> Any:
+        return -fake.mean() * self.scale
+
+
+def test_a_loss_or_an_augmentation_that_learns_is_refused() -> None:
+    with pytest.raises(advloss.OptionError, match="the loss Learns holds scale"):
+        advloss.Adversary(patch(), Learns())
+    with pytest.raises(advloss.OptionError, match="the augmentation Learns would learn scale"):
+        advloss.Adversary(patch(), augmentations=[Learns()])
+    advloss.Adversary(patch(), augmentations=[Learns().requires_grad_(False)])

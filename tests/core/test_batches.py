@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 from accelerate import DataLoaderConfiguration
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from advloss import EndlessBatches
 
@@ -29,6 +36,7 @@ LOADERS: dict[str, Callable[[], DataLoader]] = {
     "the batch sampler's": lambda: DataLoader(
         DATA, batch_sampler=BatchSampler(RandomSampler(DATA, generator=own()), 2, drop_last=False)
     ),
+    "torch's distributed one": lambda: DataLoader(DATA, 2, sampler=DistributedSampler(DATA, 2, 1, shuffle=True)),
 }
 
 
@@ -42,20 +50,43 @@ def draw(batches: Any, count: int) -> list[list[int]]:
 def test_a_resumed_pass_goes_on(read: int, drawn_from: str, prepared: str, make_accelerator: Make) -> None:
     """Also in the middle of the second and third pass, whose order follows from what the first has drawn."""
 
-    def make() -> EndlessBatches[Any]:
-        torch.manual_seed(9)
+    def make(seed: int) -> EndlessBatches[Any]:
+        torch.manual_seed(seed)
         loader: Any = LOADERS[drawn_from]()
         if prepared:
-            options = DataLoaderConfiguration(use_seedable_sampler=prepared == "seedable", data_seed=5)
+            options = DataLoaderConfiguration(use_seedable_sampler=prepared == "seedable")
             loader = make_accelerator(dataloader_config=options).prepare(loader)
         return EndlessBatches(loader)
 
-    straight = make()
+    straight = make(9)
     draw(straight, read)
     state, random = straight.state_dict(), torch.get_rng_state()
     expected = draw(straight, 9)
-    resumed = make()
+    resumed = make(8)
     draw(resumed, 2)  # somewhere else
     resumed.load_state_dict(state)
     torch.set_rng_state(random)  # as a training's state does
     assert draw(resumed, 9) == expected
+
+
+def test_a_generator_that_the_script_uses_too_goes_on() -> None:
+    def make() -> tuple[EndlessBatches[Any], torch.Generator]:
+        generator = own()
+        return EndlessBatches(DataLoader(DATA, 2, shuffle=True, generator=generator)), generator
+
+    def use(batches: EndlessBatches[Any], generator: torch.Generator, count: int) -> list[Any]:
+        return [(next(batches).tolist(), float(torch.rand((), generator=generator))) for _ in range(count)]
+
+    straight, shared = make()
+    use(straight, shared, 6)
+    state = straight.state_dict()
+    expected = use(straight, shared, 7)
+    resumed, its = make()
+    resumed.load_state_dict(state)
+    assert use(resumed, its, 7) == expected
+
+
+def test_torchs_distributed_sampler_shuffles_anew_in_each_pass() -> None:
+    batches = EndlessBatches(LOADERS["torch's distributed one"]())
+    first, second = draw(batches, 2), draw(batches, 2)
+    assert first != second

@@ -7,13 +7,14 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from core_tools import assert_same, copied, images, patch, snapshot
-from torch import Tensor
+from core_tools import assert_same, copied, differences, images, patch, snapshot
+from torch import Tensor, nn
 
 import advloss
 from advloss import load_state, save_state
@@ -363,3 +364,99 @@ def test_state_in_the_middle_of_an_accumulation(make_accelerator: Callable[..., 
     assert resumed is not None
     assert straight.step == 2
     assert_same(resumed.state_dict(), straight.state_dict())
+
+
+def test_one_state_is_taken_up_twice_alike() -> None:
+    """The first run must not go on in the tensors of the state itself."""
+    adversary = advloss.Adversary(patch(), "hinge", seed=0)
+    adversary.discriminator_step(images(), images())
+    state, ended = copy.deepcopy(adversary.state_dict()), []
+    for _ in range(2):
+        adversary.load_state_dict(state)
+        torch.manual_seed(4)
+        for _ in range(3):
+            adversary.discriminator_step(images(), images())
+        ended.append(copied(adversary.state_dict()))
+    assert_same(*ended)
+
+
+@pytest.mark.parametrize(
+    "state", [{"a/b": torch.ones(1), "a": {"b": torch.zeros(1)}}, {1: torch.ones(1), "1": torch.zeros(1)}]
+)
+def test_tensors_of_one_name_are_refused(state: Any, tmp_path: Path) -> None:
+    with pytest.raises(advloss.StateError, match="two tensors of the state are called"):
+        advloss.save_state(state, tmp_path / "state")
+
+
+class Masked(nn.Module):
+    """A mask of attention, and a state that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+    def get_extra_state(self) -> Any:
+        return {"version": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"version": 3}
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        return self.layers(samples) + self.mask.exp().sum()
+
+
+def test_a_mask_of_infinity_and_a_state_that_is_no_tensor_come_back(tmp_path: Path) -> None:
+    adversary = advloss.Adversary(Masked().double(), "hinge", seed=0)
+    model = Masked()
+    state = advloss.TrainingState({"adversary": adversary, "model": model})
+    adversary.discriminator_step(images(), images())
+    state.save(tmp_path, step=1)
+    other = advloss.Adversary(Masked().double(), "hinge", seed=1)
+    advloss.TrainingState({"adversary": other, "model": Masked()}).load(str(tmp_path))
+    assert_same(other.state_dict(), adversary.state_dict())
+    with torch.no_grad():
+        model.mask[0] = -torch.inf
+    with pytest.raises(advloss.NonFiniteError, match="mask"):
+        state.save(tmp_path, step=2)
+
+
+@pytest.mark.parametrize(
+    ("shared", "own"),
+    [({"random": 1}, {}), ({}, {"random": 1}), ({"model": 1}, {"model": 2})],
+)
+def test_parts_of_one_name_are_refused(shared: Any, own: Any) -> None:
+    with pytest.raises(advloss.OptionError, match="twice, or as parts are"):
+        advloss.TrainingState(shared, own)
+
+
+def test_every_process_gets_back_what_it_had_gathered(tmp_path: Path) -> None:
+    def process(rank: int) -> tuple[Any, Any]:
+        adversary = advloss.Adversary(patch(), "hinge", seed=0)
+        adversary._runtime.sync, adversary._runtime.accumulation_steps = False, 2
+        place = SimpleNamespace(process_index=rank, num_processes=2, device=torch.device("cpu"), scaler=None)
+        return adversary, advloss.TrainingState({"adversary": adversary}, accelerator=place)
+
+    torch.manual_seed(3)
+    before = [process(rank) for rank in range(2)]
+    for rank, (adversary, state) in enumerate(before):
+        torch.manual_seed(rank)
+        adversary.discriminator_step(images(), images())
+        state.save(tmp_path, step=1)
+    assert differences(before[0][0].state_dict()["update"], before[1][0].state_dict()["update"])
+    torch.manual_seed(3)
+    for rank in range(2):
+        adversary, state = process(rank)
+        state.load(tmp_path)
+        assert_same(adversary.state_dict()["update"], before[rank][0].state_dict()["update"])
+
+
+def test_a_scaler_that_is_prepared_after_loading_goes_on() -> None:
+    adversary = advloss.Adversary(patch(), "hinge", seed=0)
+    state = {**adversary.state_dict()}
+    saved = torch.amp.GradScaler("cpu", init_scale=256.0).state_dict()
+    state["update"] = {**state["update"], "scaler": saved}
+    adversary.load_state_dict(state)
+    assert adversary.state_dict()["update"]["scaler"] == saved
+    adversary._update.use_scaler(torch.amp.GradScaler("cpu"))
+    assert adversary.state_dict()["update"]["scaler"] == saved

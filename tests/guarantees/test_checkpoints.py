@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from core_tools import assert_same, copied
@@ -424,3 +425,33 @@ def test_what_could_not_be_loaded_does_not_replace_what_can(tmp_path: Path) -> N
         state.save(folder, step=2)
     assert state.load(checkpoints.newest()) == {"step": 1}
     assert model.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 4, 5, 8])
+def test_so_many_stay(keep: int, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=keep)
+    for step in range(1, 8):
+        with checkpoints.write(step) as folder:
+            (folder / "file").write_text(str(step))
+        expected = [f"step-{n:08d}" for n in range(max(1, step - keep + 1), step + 1)]
+        assert sorted(path.name for path in tmp_path.iterdir()) == expected
+
+
+@pytest.mark.parametrize("how", ["link", "manifest"])
+def test_what_could_not_be_verified_later_is_refused(how: str, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "runs")
+    with checkpoints.write(1) as folder:
+        (folder / "file").write_text("good")
+    add = {"link": lambda f: (f / "link").symlink_to(tmp_path), "manifest": lambda f: (f / "manifest.json").touch()}
+    with pytest.raises(StateError, match="a checkpoint holds no links"), checkpoints.write(2) as folder:
+        add[how](folder)
+    assert checkpoints.newest().name == "step-00000001"
+
+
+@pytest.mark.parametrize("step", [3.0, "3", None, -1])
+def test_a_step_is_a_whole_number(step: Any, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="a whole number, 0 or more"), Checkpoints(tmp_path).write(step):
+        pass
+    with Checkpoints(tmp_path).write(np.int64(3)) as folder:
+        (folder / "file").write_text("good")
+    assert Checkpoints(tmp_path).newest().name == "step-00000003"

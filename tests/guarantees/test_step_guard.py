@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,8 +36,10 @@ def differentiate(model: nn.Module, factor: float = 1.0) -> Tensor:
     return loss
 
 
-def everything(model: nn.Module, optimizer: Any) -> Any:
-    return copied({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+def everything(model: nn.Module, optimizer: Any, buffers: bool = False) -> Any:
+    """Running statistics that a batch moved and that are finite are no poison: they may move in a skipped step."""
+    tensors = model.state_dict() if buffers else dict(model.named_parameters())
+    return copied({"model": tensors, "optimizer": optimizer.state_dict()})
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_healthy_steps_are_the_optimizers_own(make: Any, asynchronous: bool, mon
             differentiate(model)
             step()
             optimizer.zero_grad()
-        ended.append(everything(model, optimizer))
+        ended.append(everything(model, optimizer, buffers=True))
     assert_same(*ended)
 
 
@@ -183,24 +186,99 @@ def test_a_scaler_lowers_its_scale(make: Any, accelerator: Any) -> None:
 def test_its_state_goes_on() -> None:
     model, optimizer = players()
     guard = StepGuard(model, optimizer)
-    differentiate(model)
-    guard.step()
-    differentiate(model, torch.nan)
-    guard.step()
-    saved, good = copy.deepcopy(guard.state_dict()), copied(dict(model.named_buffers()))
+    for factor in (1.0, torch.nan):
+        differentiate(model, factor)
+        guard.step()
+        optimizer.zero_grad()
+    saved = copy.deepcopy(guard.state_dict())
     other, its_optimizer = players()
     again = StepGuard(other, its_optimizer)
     again.load_state_dict(saved)
     assert again.skipped_in_a_row == 1
-    differentiate(other, torch.nan)
+    poison(other)
     again.step()
     assert again.skipped_in_a_row == 2
-    assert_same(dict(other.named_buffers()), good)
+    assert all(buffer.isfinite().all() for buffer in other.buffers())
+    assert_same(other[1].running_var, saved["buffers"]["1.running_var"])
+
+
+def poison(model: nn.Module) -> None:
+    """A batch that makes a running variance infinite, and a finite gradient."""
+    model(torch.randn(6, 3) * 1e25)
+    differentiate(model)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_buffers_that_a_batch_has_poisoned_go_back(asynchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stepper, "asynchronous", asynchronous)
+    model, optimizer = players()
+    guard = StepGuard(model, optimizer)
+    differentiate(model)
+    guard.step()
+    optimizer.zero_grad()
+    before = everything(model, optimizer, buffers=True)
+    poison(model)
+    guard.step()
+    after = everything(model, optimizer, buffers=True)
+    assert_same(after, before, but=("/model/1.running_mean", "/model/1.num_batches_tracked"))
+
+
+def test_a_state_loaded_after_the_guard_was_built_stays() -> None:
+    """Before its first good step a guard has nothing to go back to, and does not go back to a fresh model."""
+    model, optimizer = players()
+    guard = StepGuard(model, optimizer)
+    model.load_state_dict({**model.state_dict(), "1.running_mean": torch.full((4,), 4.35)})
+    differentiate(model, torch.nan)
+    guard.step()
+    assert (model[1].running_mean > 3).all()
+
+
+def test_all_that_the_optimizer_steps_is_looked_at() -> None:
+    model, text = players()[0], nn.Linear(2, 2)
+    optimizer = ADAM([*model.parameters(), *text.parameters()])
+    guard = StepGuard(model, optimizer, max_skipped=0)
+    differentiate(model)
+    text.weight.grad = torch.full((2, 2), torch.nan)
+    with pytest.raises(NonFiniteError, match="gradient of 6 of the optimizer's group 0"):
+        guard.step()
+    assert text.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [torch.tensor(torch.nan), float("inf")])
+def test_a_loss_that_is_not_finite_is_enough(loss: Any) -> None:
+    model, optimizer = players()
+    guard = StepGuard(model, optimizer, max_skipped=0)
+    differentiate(model)
+    with pytest.raises(NonFiniteError, match="not finite: loss"):
+        guard.step(loss=loss)
+
+
+@pytest.mark.parametrize("unscaled", [False, True])
+@pytest.mark.parametrize("loss", [1.0, torch.nan])
+def test_a_scaler_is_told_of_what_it_does_not_look_at(loss: float, unscaled: bool, accelerator: Any) -> None:
+    """Squares that overflow, and a loss; also where the script has unscaled, to clip."""
+    accelerator()
+    model, inner = players()
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    guard = StepGuard(model, AcceleratedOptimizer(inner, scaler=scaler))
+    before = everything(model, inner)
+    scaler.scale(model(torch.randn(6, 3)).sum() * (1e25 if loss == 1.0 else 1.0)).backward()
+    if unscaled:
+        scaler.unscale_(inner)
+    guard.step(loss=torch.tensor(loss))
+    assert_same(everything(model, inner)["model"], before["model"])
+    assert not any(t.isinf().any() for of_one in inner.state.values() for t in of_one.values())
+    assert (scaler.get_scale(), guard.skipped_in_a_row) == (2.0, 1)
 
 
 def test_options() -> None:
     model, optimizer = players()
     with pytest.raises(OptionError, match="max_skipped=-1"):
         StepGuard(model, optimizer, max_skipped=-1)
-    with pytest.raises(OptionError, match="no parameter of Sequential requires gradients"):
-        StepGuard(model.requires_grad_(False), optimizer)
+    with pytest.raises(OptionError, match="trains no parameter of this Linear"):
+        StepGuard(nn.Linear(2, 2), optimizer)
+    with pytest.raises(OptionError, match="LBFGS, whose step needs closure"):
+        StepGuard(model, torch.optim.LBFGS(model.parameters()))
+    scaling = SimpleNamespace(scaler=torch.amp.GradScaler("cpu"))
+    with pytest.raises(OptionError, match="the optimizer does not know of it"):
+        StepGuard(model, optimizer, accelerator=scaling)
