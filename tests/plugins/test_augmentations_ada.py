@@ -83,7 +83,7 @@ def mirrored(index, size):
 
 
 def textbook_geometry(samples, p, policy):
-    count, channels, height, width = samples.shape
+    count, _, height, width = samples.shape
     place = textbook_places(count, p, height, width, policy)
     result = torch.zeros_like(samples)
     for i in range(count):
