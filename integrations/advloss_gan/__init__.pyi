@@ -3,6 +3,9 @@ from ._classifier import stacked_modes as stacked_modes
 from ._classifier import train_digit_classifier as train_digit_classifier
 from ._digits import StackedDigits as StackedDigits
 from ._digits import digits as digits
+from ._directions import label_direction as label_direction
+from ._directions import move as move
+from ._directions import principal_directions as principal_directions
 from ._feature_metrics import FeatureMetrics as FeatureMetrics
 from ._feature_metrics import class_diversity as class_diversity
 from ._feature_metrics import feature_metrics as feature_metrics
@@ -14,6 +17,8 @@ from ._images import load_images as load_images
 from ._images import num_classes_of as num_classes_of
 from ._inception import InceptionMetrics as InceptionMetrics
 from ._inception import inception_metrics as inception_metrics
+from ._inversion import Inversion as Inversion
+from ._inversion import invert as invert
 from ._metrics import ModeMetrics as ModeMetrics
 from ._metrics import mode_metrics as mode_metrics
 from ._mixture import GaussianMixture as GaussianMixture

@@ -50,7 +50,8 @@ class SampleGrids:
         for tracker in getattr(self.accelerator, "trackers", ()):
             if hasattr(tracker, "log_images"):
                 grid = as_grid(images, self.columns).permute(1, 2, 0)[None]
-                tracker.log_images({"samples": (grid * 255).byte().numpy()}, step=step)
+                form = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({"samples": (grid * 255).byte().numpy()}, step=step, **form)
 
 
 def save_grid(path: Path, images: Tensor, columns: int = 10) -> None:

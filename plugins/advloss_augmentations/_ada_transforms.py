@@ -61,10 +61,10 @@ class Draws:
         self.options = {"dtype": images.dtype, "device": images.device}
 
     def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(*shape, self.count, **self.options)  # type: ignore[call-overload, no-any-return]
+        return torch.rand(*shape, self.count, **self.options)  # type: ignore[call-overload]
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, self.count, **self.options)  # type: ignore[call-overload, no-any-return]
+        return torch.randn(*shape, self.count, **self.options)  # type: ignore[call-overload]
 
     def maybe(self, values: Tensor, neutral: float, p: Tensor | None = None) -> Tensor:
         """`values` with probability p, else `neutral`."""
