@@ -51,12 +51,10 @@ def train_digit_generator(steps: int) -> StyleGenerator:
 
 def inversion(scale: float, folder: Path) -> Lesson:
     """Held-out digits from z, w and w+ of a style-based generator, and directions in w."""
-    generator = train_digit_generator(max(20, int(3000 * scale)))
+    generator = train_digit_generator(max(20, int(1500 * scale)))
     images = digits()[1].tensors[0]
     found = {
-        space: invert(
-            generator, images, latent_features=LATENT, space=space, steps=max(20, int(500 * min(1.0, 2 * scale)))
-        )
+        space: invert(generator, images, latent_features=LATENT, space=space, steps=max(20, int(200 * scale)))
         for space in ("z", "w", "w+")
     }
     rows = {"best of 1,000 random samples": {"error": float(found["z"].start_errors.mean()), "ratio": 1.0}}

@@ -58,7 +58,7 @@ def conditional(scale: float, folder: Path) -> Lesson:
         epoch, place = divmod(step, len(loader))
         if place == 0 and (epoch & (epoch - 1) == 0 or epoch == epochs):
             spread = class_diversity(samples_of(averaged, labels), labels)
-            share = accuracy(log, len(loader))
+            share = accuracy(log, slice(-len(loader), None))
             rows[f"epoch {epoch}"] = {
                 "accuracy": share,
                 "diversity": sum(spread.values()) / CLASSES,
@@ -141,7 +141,11 @@ def spectral(scale: float, folder: Path) -> Lesson:
         )
         compared = feature_metrics(classifier.features(samples_of(made)), classifier.features(train.tensors[0]))
         taught = slope(adversary, samples_of(made)[:BATCH], train.tensors[0][:BATCH])
-        rows[norm] = {"accuracy": accuracy(log, max(10, steps // 5)), "gradient": taught, "frechet": compared.frechet}
+        rows[norm] = {
+            "accuracy": accuracy(log, slice(-max(10, steps // 5), None)),
+            "gradient": taught,
+            "frechet": compared.frechet,
+        }
     return Lesson(
         name="spectral-norm",
         claim="Without it the discriminator's slope is out of bounds: the gradient that the generator gets is many times larger, "

@@ -96,8 +96,8 @@ def slope(adversary: Adversary, fake: Tensor, real: Tensor) -> float:
     return float(gradient.flatten(1).norm(dim=1).mean() * len(fake))
 
 
-def accuracy(log: Path, last: int) -> float:
-    """Mean of the discriminator's accuracy on real and fake samples over the last steps of a log."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()[-last:]]
+def accuracy(log: Path, steps: slice) -> float:
+    """Mean of the discriminator's accuracy on real and fake samples over these steps of a log."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()[steps]]
     sides = ("discriminator/real_accuracy", "discriminator/fake_accuracy")
     return sum(line[side] for line in lines for side in sides) / (2 * len(lines))
