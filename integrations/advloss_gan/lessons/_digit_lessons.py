@@ -148,9 +148,8 @@ def spectral(scale: float, folder: Path) -> Lesson:
         }
     return Lesson(
         name="spectral-norm",
-        claim="Without it the discriminator's slope is out of bounds: the gradient that the generator gets is many times larger, "
-        "and samples are worse.",
+        claim="Without it nothing bounds the discriminator's slope: the gradient that the generator gets is at least twice as "
+        "large. (On digits of 8 x 8 that does not make samples worse.)",
         rows=rows,
-        holds=rows["spectral"]["gradient"] < 0.5 * rows["none"]["gradient"]
-        and rows["spectral"]["frechet"] < rows["none"]["frechet"],
+        holds=rows["spectral"]["gradient"] < 0.5 * rows["none"]["gradient"],
     )
