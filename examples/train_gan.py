@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
+import inspect
 import json
 import sys
 from collections.abc import Iterable
@@ -33,7 +35,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from advloss import Adversary, AdvlossError, OptionError, parse_component
+from advloss import Adversary, AdvlossError, OptionError, list_components, parse_component
 from advloss_gan import (
     GaussianMixture,
     Growth,
@@ -133,9 +135,8 @@ def make_players(given: argparse.Namespace, setting: Setting, data: Data) -> tup
         name, options = given.recipe
         return generator, Adversary.from_recipe(name, **{**data.sizes, **classes, **options}), adam, None
     name, options = given.discriminator
-    known = {**data.sizes, **classes} if isinstance(name, str) else {}  # a class of one's own knows its sizes
     adversary = Adversary(
-        (name, {**known, **options}),
+        (name, {**fitting(name, {**data.sizes, **classes}), **options}),
         given.loss,
         given.regularizer,
         given.augmentation,
@@ -143,6 +144,16 @@ def make_players(given: argparse.Namespace, setting: Setting, data: Data) -> tup
         scheduler=functools.partial(cosine, T_max=given.steps * given.discriminator_steps),
     )
     return generator, adversary, adam, functools.partial(cosine, T_max=given.steps)
+
+
+def fitting(name: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of `options` that the discriminator of this name has; none for a class of one's own, which knows its sizes."""
+    rows = [row for row in list_components("discriminator") if name in (row.name, row.full_name) and row.spec]
+    for row in rows:
+        module, _, attribute = row.spec.target.partition(":")
+        known = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+        return {option: value for option, value in options.items() if option in known}
+    return {}
 
 
 def evaluate(data: Data, given: argparse.Namespace, samples: Tensor) -> dict[str, Any]:

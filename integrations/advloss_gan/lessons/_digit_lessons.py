@@ -90,7 +90,7 @@ def small_data(scale: float, folder: Path) -> Lesson:
     train, rows = digits()[0], {}
     few, others = TensorDataset(train.tensors[0][:100]), train.tensors[0][100:]
     steps, classifier = max(20, int(3000 * scale)), train_digit_classifier()
-    ada = {"ada": {"images": 10_000, "policy": "blit,geometry", "target": 0.5}}
+    ada = {"ada": {"images": 100_000, "policy": "blit,geometry"}}
     for name, augmentations in (("none", {}), ("ada", ada)):
         generator = DCGANGenerator(latent_features=LATENT, out_channels=1, resolution=8, width=32)
         discriminator = ("dcgan", {"in_channels": 1, "resolution": 8, "width": 32, "norm": "none"})
