@@ -130,7 +130,7 @@ def make_players(given: argparse.Namespace, setting: Setting, data: Data) -> tup
     generator = create_generator(name, **{"latent_features": setting.latent, **out, **classes, **options})
 
     adam = functools.partial(torch.optim.Adam, lr=setting.lr, betas=(0.0, 0.9), fused=True)
-    cosine = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, eta_min=setting.lr / 60)
+    cosine = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, eta_min=min(2e-4, setting.lr / 10))
     if given.recipe:
         name, options = given.recipe
         return generator, Adversary.from_recipe(name, **{**data.sizes, **classes, **options}), adam, None
