@@ -82,7 +82,7 @@ class Setting:
 
 
 SETTINGS = {
-    "ring": Setting("mlp:width=64,depth=4", "mlp:width=64", 0.03, 1.2e-2, 6000, 256, 2, 0.99),
+    "ring": Setting("mlp:width=64,depth=4", "mlp:width=64", 0.01, 1.2e-2, 6000, 256, 2, 0.99),
     "grid": Setting("mlp:width=128,depth=4", "mlp:width=128", 0.1, 6e-3, 10000, 256, 2, 0.99),
     "line": Setting("mlp:width=64", "mlp:width=64", 0.03, 2e-3, 2000, 256, 2, 0.99),
     "digits": Setting("style:width=32", "r3gan:width=32,depth=1", 1.0, 2e-3, 3000, 64, 64, 0.995),
