@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from advloss import Adversary
-from advloss_gan._classifier import train_digit_classifier
+from advloss_gan._classifier import DigitClassifier, train_digit_classifier
 from advloss_gan._digits import digits
 from advloss_gan._directions import label_direction, move, principal_directions
 from advloss_gan._inversion import Inversion, invert
@@ -59,7 +59,7 @@ def inversion(scale: float, folder: Path) -> Lesson:
     }
     rows = {"best of 1,000 random samples": {"error": float(found["z"].start_errors.mean()), "ratio": 1.0}}
     rows.update({name: {"error": float(i.errors.mean()), "ratio": i.ratio} for name, i in found.items()})
-    rows["direction to zero"] = _towards_zero(generator)
+    rows["direction to zero"] = _towards_zero(generator, train_digit_classifier())
     save_inversion(folder / "inversion.png", generator, images, found)
     return Lesson(
         name="inversion",
@@ -70,9 +70,8 @@ def inversion(scale: float, folder: Path) -> Lesson:
 
 
 @torch.no_grad()
-def _towards_zero(generator: StyleGenerator) -> dict[str, float]:
-    """Share of samples that a classifier takes for a zero, before and after moving along the direction of zeros."""
-    classifier = train_digit_classifier()
+def _towards_zero(generator: StyleGenerator, classifier: DigitClassifier) -> dict[str, float]:
+    """Share of samples that the classifier takes for a zero, before and after moving along the direction of zeros."""
     styles = generator.styles(torch.randn(2000, LATENT))
     is_zero = classifier(generator.synthesize(styles)).argmax(1) == ZERO
     if is_zero.all() or not is_zero.any():
