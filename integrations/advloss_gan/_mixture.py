@@ -1,4 +1,4 @@
-"""2-D data whose modes are known, so that a missing one can be counted."""
+"""Data whose modes are known, so that a missing one can be counted."""
 
 from __future__ import annotations
 
@@ -39,3 +39,14 @@ def ring(modes: int = 8, radius: float = 2.0, std: float = 0.02) -> GaussianMixt
     """
     angles = torch.arange(modes) * (2 * math.pi / modes)
     return GaussianMixture(radius * torch.stack([angles.cos(), angles.sin()], dim=1), std)
+
+
+def grid(side: int = 5, spacing: float = 2.0, std: float = 0.05) -> GaussianMixture:
+    """`side` times `side` Gaussians around the origin; with these defaults the grid of the same two papers."""
+    places = spacing * (torch.arange(side) - (side - 1) / 2)
+    return GaussianMixture(torch.cartesian_prod(places, places), std)
+
+
+def two_gaussians(distance: float = 4.0, std: float = 0.5) -> GaussianMixture:
+    """Two Gaussians on a line, `distance` apart: the smallest data set that a generator can collapse on."""
+    return GaussianMixture(torch.tensor([[-distance / 2], [distance / 2]]), std)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -26,12 +24,14 @@ from advloss import (
     EndlessBatches,
     MakeOptimizer,
     OptionError,
-    Report,
     StepGuard,
     TrainingState,
     interruptible,
     open_step_log,
 )
+from advloss_gan._draws import Batch, Draws, check_generator
+from advloss_gan._growth import Growth
+from advloss_gan._step_line import record
 
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99))
 
@@ -61,16 +61,19 @@ class GANResult:
 def train_gan(
     generator: nn.Module,
     adversary: Adversary,
-    real: Iterable[Tensor],
+    real: Iterable[Batch],
     *,
     latent_features: int,
     steps: int,
+    num_classes: int | None = None,
     discriminator_steps: int = 1,
     generator_optimizer: MakeOptimizer = DEFAULT_OPTIMIZER,
     generator_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     ema_decay: float = 0.999,
+    growth: Growth | None = None,
     accelerator: Accelerator | None = None,
     log: Path | None = None,
+    track_every: int = 10,
     on_step: Callable[[int, nn.Module], None] | None = None,
     checkpoints: Path | None = None,
     save_every: int = 500,
@@ -82,31 +85,40 @@ def train_gan(
     `checkpoints` not before that step is saved.
 
     Args:
-        generator: ``generator(latent)`` -> samples, from standard normal noise `(N, latent_features)`.
+        generator: ``generator(latent)`` -> samples, from standard normal noise `(N, latent_features)`; with classes
+            ``generator(latent, labels)``.
         adversary: the other player; it is prepared here.
-        real: this process's batches `(N, ...)`; read again from its start when it ends. To resume, its current pass
+        real: this process's batches: samples `(N, ...)`, or samples and labels `(N,)`; read again from its start when it ends. To resume, its current pass
             is read up to where it was (`advloss.EndlessBatches`).
         latent_features: length of the noise.
         steps: generator steps.
+        num_classes: both players are conditioned on the labels, 0 to `num_classes` - 1; None leaves labels aside.
         discriminator_steps: discriminator steps before each of them, every one on a fresh batch.
         generator_optimizer: from parameters to the generator's optimizer.
         generator_scheduler: from that optimizer to a learning-rate scheduler, stepped with it.
         ema_decay: of the moving average of the generator's weights, by generator step.
-        accelerator: device, precision and processes; default `Accelerator()`.
+        growth: train on coarse images first; takes a generator that can grow.
+        accelerator: device, precision, processes and trackers; default `Accelerator()`.
         log: a file that gets a JSON line a step: the generator's loss and the last discriminator step's report,
             as the main process sees them.
+        track_every: steps between the same numbers for the accelerator's trackers.
         on_step: called on the main process after each step, with its number (from 1) and the averaged generator.
         checkpoints: a folder that is saved to every `save_every` steps, and at the end.
         save_every: steps between checkpoints.
         resume: go on from the newest one.
 
     Raises:
-        OptionError: a number of steps below 1, or a decay outside [0, 1).
-        InputError: `real` has ended and cannot be read again, or its samples do not suit the discriminator.
+        OptionError: a number of steps below 1, a decay outside [0, 1), or a generator built for other latents or classes.
+        InputError: `real` has ended and cannot be read again, or its samples or labels do not suit the players.
         NonFiniteError: the training has diverged.
         StateError: there is no checkpoint to resume from, it is damaged, or it is of a run built otherwise.
     """
-    _check(steps, discriminator_steps, ema_decay, save_every)
+    _check(
+        ema_decay, steps=steps, discriminator_steps=discriminator_steps, save_every=save_every, track_every=track_every
+    )
+    check_generator(generator, latent_features, num_classes)
+    if growth:
+        growth.check(generator)
     if resume and checkpoints is None:
         raise OptionError("resume=True: give the folder of the checkpoints")
     accelerator = accelerator or Accelerator()
@@ -117,6 +129,7 @@ def train_gan(
     adversary.prepare(accelerator)
     guard = StepGuard(generator, optimizer, accelerator=accelerator)
     batches = EndlessBatches(real)
+    draw = Draws(batches, latent_features, num_classes, accelerator.device)
     parts: dict[str, Any] = {"generator": generator, "guard": guard, "optimizer": optimizer, "ema": ema}
     parts["adversary"] = adversary
     if scheduler:
@@ -128,9 +141,8 @@ def train_gan(
         done = state.load(folders.newest())["step"]
     saved = done
 
-    def draw() -> tuple[Tensor, Tensor]:
-        batch = next(batches).to(accelerator.device)
-        return batch, torch.randn(len(batch), latent_features, device=accelerator.device)
+    def seen(images: Tensor) -> Tensor:
+        return growth.coarsen(images, generator) if growth else images
 
     def save() -> None:
         nonlocal saved
@@ -145,14 +157,16 @@ def train_gan(
         disable = None if accelerator.is_main_process else True
         bar = stack.enter_context(tqdm(total=steps, initial=done, disable=disable))
         while done < steps and not asked_to_stop():
+            if growth:
+                growth.grow(done, generator, ema.module)
             for _ in range(discriminator_steps):
-                batch, latent = draw()
+                drawn = draw()
                 with torch.no_grad():
-                    fake = model(latent)
-                report = adversary.discriminator_step(batch, fake)
+                    fake = model(*drawn.inputs)
+                report = adversary.discriminator_step(seen(drawn.real), fake, drawn.labels)
 
-            batch, latent = draw()
-            loss = adversary.generator_loss(model(latent), batch)
+            drawn = draw()
+            loss = adversary.generator_loss(model(*drawn.inputs), seen(drawn.real), drawn.labels)
             if loss.requires_grad:  # not before the adversary's start step
                 accelerator.backward(loss)
                 guard.step(loss=loss)
@@ -163,8 +177,8 @@ def train_gan(
 
             done += 1
             bar.update()
-            if lines:
-                print(_line(done, loss, report), file=lines)
+            if accelerator.is_main_process:
+                record(done, loss, report, lines, accelerator, track_every)
             if on_step and accelerator.is_main_process:
                 on_step(done, ema.module)
             if done % save_every == 0:
@@ -175,17 +189,9 @@ def train_gan(
     return GANResult(generator=ema.module, steps=done, seconds=seconds, exit_status=asked_to_stop.exit_status)
 
 
-def _check(steps: int, discriminator_steps: int, ema_decay: float, save_every: int) -> None:
-    counts = {"steps": steps, "discriminator_steps": discriminator_steps, "save_every": save_every}
+def _check(ema_decay: float, **counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise OptionError(f"{name}={value!r}: give a whole number, 1 or more")
     if not 0 <= ema_decay < 1:
         raise OptionError(f"ema_decay={ema_decay!r}: give a number from 0 (no average) to below 1, such as 0.999")
-
-
-def _line(step: int, loss: Tensor, report: Report) -> str:
-    """A step as JSON; a value that is not finite is null."""
-    numbers = {f"discriminator/{name}": value for name, value in report.as_dict().items() if name != "step"}
-    numbers = {"generator/loss": float(loss.detach()), **numbers}
-    return json.dumps({"step": step, **{name: v if math.isfinite(v) else None for name, v in numbers.items()}})

@@ -9,6 +9,19 @@ from advloss import AugmentationSpec, Paper, hookimpl
 def advloss_augmentations() -> list[AugmentationSpec]:
     return [
         AugmentationSpec(
+            name="ada",
+            target="advloss_augmentations._ada:AdaptiveAugment",
+            summary="ADA: flips, turns, scales and colours, as often as the discriminator's overfitting asks for.",
+            paper=Paper(
+                "Training Generative Adversarial Networks with Limited Data",
+                "Karras, Tero and Aittala, Miika and Hellsten, Janne and Laine, Samuli and Lehtinen, Jaakko and Aila, Timo",
+                2020,
+                arxiv="2006.06676",
+            ),
+            dims=(2,),
+            examples=({}, {"p": 0.8}),
+        ),
+        AugmentationSpec(
             name="diffaugment",
             target="advloss_augmentations._diffaugment:DiffAugment",
             summary="DiffAugment: random colour, translation and cutout; for limited data.",

@@ -1,4 +1,6 @@
 from ._dcgan import DCGANDiscriminator as DCGANDiscriminator
+from ._minibatch import MinibatchDiscrimination as MinibatchDiscrimination
+from ._minibatch import MinibatchDiscriminator as MinibatchDiscriminator
 from ._minibatch_std import MinibatchStd as MinibatchStd
 from ._mlp import MLPDiscriminator as MLPDiscriminator
 from ._multiscale import MultiscaleDiscriminator as MultiscaleDiscriminator

@@ -9,19 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d
 
 from advloss import Condition, InputError, OptionError, as_scales
-from advloss_discriminators._options import check_positive
+from advloss_discriminators._options import check_positive, take_over
 
 Make = Callable[[], nn.Module]
 _POOL: dict[int, Callable[..., Tensor]] = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
-_TAKES = (
-    "dims",
-    "in_channels",
-    "resolution",
-    "num_classes",
-    "condition_features",
-    "condition_channels",
-    "num_steps",
-)
 
 
 @final
@@ -48,9 +39,7 @@ class MultiscaleDiscriminator(nn.Module):
         first, last = levels[0], levels[-1]
         if getattr(first, "dims", None) == 0:
             raise OptionError(f"discriminator={discriminator!r} takes vectors, which have no scales; use it alone")
-        for name in _TAKES:
-            if hasattr(first, name):
-                setattr(self, name, getattr(first, name))
+        take_over(self, first)
         smallest = getattr(last, "smallest", None)
         if smallest is not None:
             # A level's side is half that of the level before, rounded up: 2 s - 1 is the least that gives s.

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from torch import nn
+
 from advloss import OptionError
+
+_TAKES = (
+    "dims",
+    "in_channels",
+    "in_features",
+    "resolution",
+    "smallest",
+    "num_classes",
+    "condition_features",
+    "condition_channels",
+    "num_steps",
+)
 
 
 def check_positive(**options: Any) -> None:
@@ -41,3 +55,10 @@ def halvings(resolution: Any, last: range) -> int:
         start = str(last.start) if len(last) == 1 else f"a number from {last.start} to {last.stop - 1}"
         raise OptionError(f"resolution={resolution!r}: give {start} times a power of two, {2 * last.start} or more")
     return count
+
+
+def take_over(module: nn.Module, inner: nn.Module) -> None:
+    """Let `module` say of the samples and conditions that it takes what `inner` says."""
+    for name in _TAKES:
+        if hasattr(inner, name):
+            setattr(module, name, getattr(inner, name))

@@ -138,6 +138,27 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             examples=({"width": 4}, {"width": 4, "norm": "spectral"}),
         ),
         DiscriminatorSpec(
+            name="minibatch",
+            target="advloss_discriminators._minibatch:MinibatchDiscriminator",
+            summary="Any other discriminator with minibatch discrimination before its last layer, against collapse.",
+            paper=Paper(
+                "Improved Techniques for Training GANs",
+                "Salimans, Tim and Goodfellow, Ian and Zaremba, Wojciech and Cheung, Vicki and Radford, Alec and Chen, Xi",
+                2016,
+                arxiv="1606.03498",
+            ),
+            dims=(0, 2),
+            value_range=None,
+            conditions=("class", "vector", "time"),
+            output="logit",
+            batch_coupled=True,
+            compiles=False,
+            examples=(
+                {"discriminator": ("discriminators/mlp", {"width": 4})},
+                {"discriminator": ("discriminators/projection", _PROJECTED)},
+            ),
+        ),
+        DiscriminatorSpec(
             name="dcgan",
             target="advloss_discriminators._dcgan:DCGANDiscriminator",
             summary="DCGAN's strided convolutions with batch norm.",

@@ -18,6 +18,7 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         {"backbone": "test_vit", "pretrained": False, "resolution": 32, "blocks": (0, 1)},
         (3, 32, 32),
     ),
+    "minibatch": ({"discriminator": ("mlp", {"width": 8}), "kernels": 4}, (2,)),
     "mlp": ({"in_features": 2, "width": 8, "norm": "spectral"}, (2,)),
     "multiscale": ({"discriminator": ("patch", {"width": 4, "depth": 1}), "scales": 2}, (3, 16, 16)),
     "patch": ({"width": 4, "depth": 1}, (3, 8, 8)),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_gan.py"
-FILES = {"generator.safetensors", "metrics.json", "log.jsonl", "ring.png", "checkpoints"}
+FILES = {"generator.safetensors", "metrics.json", "log.jsonl", "ring.png", "checkpoints", "curves"}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
 
 pytest.importorskip("matplotlib")
