@@ -10,12 +10,18 @@ from ._family_spec import FamilySpec as FamilySpec
 from ._find_family import Families as Families
 from ._find_family import family_of as family_of
 from ._find_family import list_families as list_families
+from ._latent_data import LatentData as LatentData
+from ._latent_data import encode as encode
+from ._latent_data import sample_latents as sample_latents
+from ._latent_data import teacher_made as teacher_made
+from ._load import load_pipeline as load_pipeline
 from ._lora import add_lora as add_lora
 from ._lora import merge_lora as merge_lora
 from ._noised_data import NoisedData as NoisedData
 from ._outcome import check_room as check_room
 from ._outcome import save_adapter as save_adapter
 from ._outcome import save_pipeline as save_pipeline
+from ._renoising import Renoising as Renoising
 from ._score import score_distillation as score_distillation
 from ._simulation import BackwardSimulation as BackwardSimulation
 from ._simulation import Conditions as Conditions
@@ -24,6 +30,7 @@ from ._simulation import Path as Path
 from ._student_scheduler import sampling_paths as sampling_paths
 from ._student_scheduler import spread as spread
 from ._student_scheduler import student_scheduler as student_scheduler
+from ._teacher_discriminator import TeacherDiscriminator as TeacherDiscriminator
 from ._teacher_made import TeacherMade as TeacherMade
 from ._trajectories import Trajectories as Trajectories
 from ._trajectories import follow as follow

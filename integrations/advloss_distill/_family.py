@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from advloss import Condition, InputError, OptionError
+from advloss import InputError, OptionError
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._diffusion import Diffusion, Prediction
 from advloss_distill._lora import add_lora
+from advloss_distill._renoising import Renoising
 from advloss_distill._simulation import Conditions
 
 DISTILLED = ("LCMScheduler", "TCDScheduler", "SCMScheduler", "FlowMatchLCMScheduler")
@@ -28,6 +29,7 @@ class Family(Denoiser):
     Args:
         pipeline: a loaded pipeline, the teacher. Its text encoders and its VAE may be None.
         resolution: side of the images in pixels; default the one that the network was trained for.
+        renoising: draws the noise that a `TeacherDiscriminator` sees samples through; it comes with `judged`.
 
     Attributes:
         part: the pipeline's component that is distilled.
@@ -45,7 +47,7 @@ class Family(Denoiser):
     predictions: ClassVar[tuple[Prediction, ...]]
     takes: ClassVar[tuple[str, ...]]
 
-    def __init__(self, pipeline: Any, *, resolution: int | None = None) -> None:
+    def __init__(self, pipeline: Any, *, resolution: int | None = None, renoising: Renoising | None = None) -> None:
         self.name = type(pipeline).__name__
         scheduler, network = pipeline.scheduler, self.network(pipeline)
         self._refuse(type(scheduler).__name__ in DISTILLED, f"its scheduler is a {type(scheduler).__name__}")
@@ -60,6 +62,7 @@ class Family(Denoiser):
                 f"network predicts {' or '.join(map(repr, self.predictions))}: load the scheduler that the teacher came with"
             )
         self.teacher_scheduler = scheduler
+        self.renoising = renoising
         vae = getattr(pipeline, "vae", None)
         factor = _compression(pipeline, vae)
         self.resolution = int(network.config.get("sample_size") or 128) * factor if resolution is None else resolution
@@ -96,6 +99,11 @@ class Family(Denoiser):
             options: of the pipeline's `encode_prompt`.
         """
 
+    def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
+        """What the pipeline's call is told beside `count` conditions, so that it can guide: embeddings of no prompt."""
+        nothing = self.encode(pipeline, [""] * count)
+        return {f"negative_{name}": value for name, value in nothing.items()}
+
     def text(self, condition: Conditions) -> Tensor | None:
         """One vector a prompt `(N, C)`: the pooled embedding, or the mean over tokens. None where there are no prompts."""
         if "pooled_prompt_embeds" in condition:
@@ -104,12 +112,17 @@ class Family(Denoiser):
         mask = condition.get("prompt_attention_mask", embeds.new_ones(embeds.shape[:2])).to(embeds.dtype)
         return (embeds * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
-    def judged(self, condition: Conditions, steps: Tensor) -> Condition:
+    def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
         text = self.text(condition)
-        return {**condition, "time": steps, **({} if text is None else {"vector": text})}
+        noise = self.renoising.draw(self.diffusion, self.shape, steps) if self.renoising else {}
+        return {**condition, **noise, "time": steps, **({} if text is None else {"vector": text})}
 
     def sample_shape(self, network: nn.Module) -> tuple[int, ...]:
         return self.shape
+
+    def feature(self, output: Any) -> Tensor:
+        """A block's output as the tensor that stands for the image; of several, the last."""
+        return output if isinstance(output, Tensor) else output[-1]
 
     def arguments(self, condition: Conditions) -> dict[str, Any]:
         """`condition` as arguments of the pipeline's call."""

@@ -9,7 +9,6 @@ import torch
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
-from advloss import Condition
 from advloss_distill._family import Family
 from advloss_distill._simulation import Conditions
 
@@ -34,12 +33,15 @@ class DiT(Family):
     def adapted(self, teacher: nn.Module, rank: int = 64, **options: Any) -> nn.Module:
         return _without_dropout(super().adapted(teacher, rank, **options))
 
-    def judged(self, condition: Conditions, steps: Tensor) -> Condition:
-        return {**condition, "class": condition["class_labels"], "time": steps}
+    def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
+        return {**super().judged(condition, steps), "class": condition["class_labels"]}
 
     def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
         labels = pipeline.get_label_ids(list(prompts or ()), **options)
         return {"class_labels": torch.tensor(labels, device=self._device(pipeline))}
+
+    def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
+        return {}
 
     def text(self, condition: Conditions) -> Tensor | None:
         return None

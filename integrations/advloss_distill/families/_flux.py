@@ -76,6 +76,9 @@ class Flux(Family):
         embeds, pooled, _ = pipeline.encode_prompt(prompts, None, device=self._device(pipeline), **options)
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
+    def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
+        return {}  # guidance is an input
+
     def pack(self, latents: Tensor) -> Tensor:
         return pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
 

@@ -24,6 +24,9 @@ class _UNet(Family):
             "its UNet embeds a guidance scale, as latent consistency models do",
         )
 
+    def feature(self, output: Any) -> Tensor:
+        return output if isinstance(output, Tensor) else output[0]  # down blocks give what skips to the up blocks, too
+
 
 @final
 class StableDiffusion(_UNet):
@@ -63,3 +66,8 @@ class StableDiffusionXL(_UNet):
             prompts, device=self._device(pipeline), do_classifier_free_guidance=False, **options
         )
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+    def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
+        nothing = super().negative(pipeline, count)
+        zeros = pipeline.config.force_zeros_for_empty_prompt
+        return {name: torch.zeros_like(value) for name, value in nothing.items()} if zeros else nothing
