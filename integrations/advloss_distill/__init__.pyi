@@ -17,6 +17,8 @@ from ._latent_data import teacher_made as teacher_made
 from ._load import load_pipeline as load_pipeline
 from ._lora import add_lora as add_lora
 from ._lora import merge_lora as merge_lora
+from ._memory import Memory as Memory
+from ._memory import estimate_memory as estimate_memory
 from ._noised_data import NoisedData as NoisedData
 from ._outcome import check_room as check_room
 from ._outcome import save_adapter as save_adapter

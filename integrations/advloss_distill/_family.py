@@ -77,6 +77,16 @@ class Family(Denoiser):
                 "inpainting or editing, which see an image beside the noise, cannot be distilled here"
             )
 
+    def answer(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        """`output` by a network whose weights may be of another precision than `noisy`, in that of `noisy`."""
+        kind = next(network.parameters()).dtype
+        told = {name: condition[name] for name in self.takes if name in condition}
+        told = {name: value.to(kind) if value.is_floating_point() else value for name, value in told.items()}
+        return self.output(network, noisy.to(kind), timesteps, told).to(noisy.dtype)
+
+    def x0(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        return self.diffusion.to_x0(self.answer(network, noisy, timesteps, condition), noisy, timesteps)
+
     def network(self, pipeline: Any) -> Any:
         """The part of `pipeline` that is distilled."""
         return getattr(pipeline, self.part)

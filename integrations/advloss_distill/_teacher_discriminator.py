@@ -83,14 +83,11 @@ class TeacherDiscriminator(nn.Module):
     def _features(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> list[Tensor]:
         """`(N, C, L)` after each block, without a graph unless `noisy` has one."""
         (teacher,) = self._teacher
-        kind = next(teacher.parameters()).dtype
-        told = {name: condition[name] for name in self.family.takes if name in condition}
-        told = {name: value.to(kind) if value.is_floating_point() else value for name, value in told.items()}
         return block_outputs(
             teacher,
             self.names,
             self.family.feature,
-            lambda: self.family.output(teacher, noisy.to(kind), timesteps, told),
+            lambda: self.family.answer(teacher, noisy, timesteps, condition),
         )
 
 

@@ -166,6 +166,23 @@ def test_an_adapter_is_loaded_by_plain_diffusers(name: str, tmp_path: Path, acce
     assert type(scheduler).__name__ in text
 
 
+def test_an_adapter_resumes_bit_by_bit(tmp_path: Path, accelerator: Accelerator) -> None:
+    pipeline, family = tiny_family("sana")
+    teacher, ends = pipeline.components[family.part], []
+    for stops in (False, True):
+        torch.manual_seed(3)
+        student = family.adapted(teacher, rank=2)
+        distillation = tiny_run(pipeline, family, student, accelerator)
+        if stops:
+            distillation.run(2, checkpoints=tmp_path)
+            torch.manual_seed(4)
+            distillation = tiny_run(pipeline, family, family.adapted(teacher, rank=2), accelerator)
+            distillation.load(tmp_path)
+        distillation.run(4)
+        ends.append((weights(distillation.student), weights(distillation.averaged_student())))
+    assert not differences(*ends)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_adapter_is_merged_into_a_pipeline(name: str, tmp_path: Path) -> None:
     pipeline, family = tiny_family(name)
