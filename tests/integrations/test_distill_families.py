@@ -189,6 +189,19 @@ def test_a_student_takes_a_step_and_the_teacher_none(name: str, accelerator: Acc
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_teacher_in_half_precision_answers_in_that_of_the_samples(name: str) -> None:
+    pipeline, family = tiny_family(name)
+    teacher = pipeline.components[family.part]
+    condition, noisy, timesteps = tiny_conditions(family, 2), torch.randn(2, *family.shape), torch.tensor([300, 20])
+    with torch.no_grad():
+        expected = family.answer(teacher, noisy, timesteps, condition)
+        found = family.answer(teacher.to(torch.bfloat16), noisy, timesteps, condition)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().mean() < 0.05 * expected.abs().mean()
+    assert family.x0(teacher, noisy, timesteps, condition).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_conditions_come_from_the_pipelines_own_encoder(name: str) -> None:
     """Embeddings given to `encode_prompt` come back as they are: each lands under its own name."""
     pipeline, family = tiny_family(name)
