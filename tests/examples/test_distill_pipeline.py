@@ -132,5 +132,7 @@ def test_a_teacher_of_no_family_is_refused_before_training(tmp_path: Path, here:
     tiny_pipeline("stable-diffusion").save_pretrained(tmp_path / "teacher")
     index = tmp_path / "teacher" / "model_index.json"
     index.write_text(index.read_text().replace("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"))
-    with pytest.raises(advloss.UnknownComponentError, match=r"StableDiffusionInpaintPipeline.*advloss_distill_families"):
+    with pytest.raises(
+        advloss.UnknownComponentError, match=r"StableDiffusionInpaintPipeline.*advloss_distill_families"
+    ):
         here("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "none", *TINY)

@@ -143,6 +143,9 @@ def test_an_adapter_is_loaded_by_plain_diffusers(name: str, tmp_path: Path, acce
     changed = differences(before, weights(averaged))
     assert changed
     assert all("lora_" in place for place in changed)
+    assert sum(p.numel() for p in distillation.ema.shadow_params) == sum(
+        p.numel() for n, p in before.items() if "lora_" in n
+    )
     scheduler = student_scheduler(family)
     paths = sampling_paths(scheduler, STEPS)
     save_adapter(tmp_path / "adapter", averaged, family, pipeline, scheduler, paths, CARD)
