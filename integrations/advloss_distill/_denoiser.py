@@ -34,6 +34,11 @@ class Denoiser(ABC):
     def judged(self, condition: Conditions, steps: Tensor) -> Condition:
         """What the discriminator is told: the condition, and which step of the student made a sample `(N,)`."""
 
+    def sample_shape(self, network: nn.Module) -> tuple[int, ...]:
+        """The shape of one sample, by the configuration of the (unwrapped) network."""
+        config: Any = network.config
+        return config.in_channels, config.sample_size, config.sample_size
+
     def x0(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         """``x_0`` that the network makes of `noisy`."""
         x0 = self.diffusion.to_x0(self.output(network, noisy, timesteps, condition), noisy, timesteps)

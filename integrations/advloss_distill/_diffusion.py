@@ -73,6 +73,15 @@ class Diffusion:
         return (noisy - sigma * output) / alpha
 
     def at(self, levels: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
-        """`levels` (alpha or sigma) at timesteps `(N,)`, shaped to multiply samples like `like`."""
-        values = levels.to(like.device)[timesteps.to(like.device)].to(like.dtype)
+        """`levels` (alpha or sigma) at timesteps `(N,)`, shaped to multiply samples like `like`.
+
+        Timesteps between two whole ones, as flow-matching samplers have them, lie on the line between their levels.
+        """
+        levels, timesteps = levels.to(like.device), timesteps.to(like.device)
+        below = timesteps.long()
+        values = levels[below]
+        if timesteps.is_floating_point():
+            above = levels[(below + 1).clamp(max=len(levels) - 1)]
+            values = values + (timesteps - below).to(values.dtype) * (above - values)
+        values = values.to(like.dtype)
         return values.view(-1, *[1] * (like.ndim - 1))

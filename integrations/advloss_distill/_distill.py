@@ -77,7 +77,7 @@ class Distillation:
         self.guard = StepGuard(student, self.optimizer, accelerator=accelerator)
         self.scheduler = scheduler
         self.distillation_weight = distillation_weight
-        self.ema = EMAModel(student.parameters(), decay=ema_decay, foreach=True)
+        self.ema = EMAModel(trained(student), decay=ema_decay, foreach=True)
         self.ema.to(accelerator.device)
         self.iteration = 0
         self.exit_status = 0
@@ -138,7 +138,7 @@ class Distillation:
         self.optimizer.zero_grad()
         if self.scheduler is not None:
             self.scheduler.step()
-        self.ema.step(self.student.parameters())
+        self.ema.step(trained(self.student))
         self.iteration += 1
         return Progress(
             iteration=self.iteration,
@@ -150,7 +150,7 @@ class Distillation:
     def averaged_student(self) -> nn.Module:
         """A copy of the student with the averaged weights."""
         student = copy.deepcopy(self.accelerator.unwrap_model(self.student))
-        self.ema.copy_to(student.parameters())
+        self.ema.copy_to(trained(student))
         return student.eval()
 
     def save(self, folder: Path) -> None:
@@ -190,5 +190,9 @@ class Distillation:
         return self.distillation_weight * score_distillation(self.denoiser, self.teacher, x0, condition)
 
     def _shape(self) -> tuple[int, ...]:
-        config = self.accelerator.unwrap_model(self.student).config
-        return config.in_channels, config.sample_size, config.sample_size
+        return self.denoiser.sample_shape(self.accelerator.unwrap_model(self.student))
+
+
+def trained(student: nn.Module) -> list[nn.Parameter]:
+    """The parameters that change: all, or an adapter's."""
+    return [parameter for parameter in student.parameters() if parameter.requires_grad]

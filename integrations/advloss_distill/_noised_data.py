@@ -26,9 +26,11 @@ class NoisedData:
         data: where real samples come from.
     """
 
-    def __init__(self, diffusion: Diffusion, timesteps: Sequence[int], count: int, data: Data) -> None:
+    def __init__(self, diffusion: Diffusion, timesteps: Sequence[float], count: int, data: Data) -> None:
         if count < len(timesteps) or not timesteps:
             raise OptionError(f"{count} samples for timesteps {tuple(timesteps)}: give at least one for each")
+        if not 0 <= min(timesteps) <= max(timesteps) < len(diffusion.alpha):
+            raise OptionError(f"timesteps {tuple(timesteps)}: give some from 0 to {len(diffusion.alpha) - 1}")
         self.diffusion, self.data = diffusion, data
         self.fresh = count
         self.steps = torch.arange(count) % len(timesteps)

@@ -18,7 +18,8 @@ from torch import Tensor
 from advloss import OptionError, StateError
 from advloss_distill._diffusion import Diffusion
 
-Path: TypeAlias = tuple[int, ...]
+Path: TypeAlias = tuple[float, ...]
+"""Timesteps from noise down; whole numbers but where a flow-matching sampler visits others."""
 Conditions: TypeAlias = dict[str, Tensor]
 """What samples are made for, by name; the first axis of each tensor is the sample."""
 Predict: TypeAlias = Callable[[Tensor, Tensor, Conditions], Tensor]

@@ -147,3 +147,11 @@ def test_unknown_predictions_and_schedulers_are_refused() -> None:
         Diffusion.from_scheduler(unknown)
     with pytest.raises(OptionError, match="VQDiffusionScheduler has neither"):
         Diffusion.from_scheduler(VQDiffusionScheduler(num_vec_classes=4))
+
+
+def test_timesteps_between_two_lie_on_the_line_between_their_levels() -> None:
+    flow = Diffusion.from_scheduler(FlowMatchEulerDiscreteScheduler())
+    timesteps, like = torch.tensor([1000.0, 629.96, 0.25, 0.0]), torch.zeros(4, 1, dtype=torch.float64)
+    expected = (timesteps.double() / 1000)[:, None]
+    torch.testing.assert_close(flow.at(flow.sigma, timesteps, like), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(flow.at(flow.alpha, timesteps, like), 1 - expected, rtol=1e-6, atol=1e-7)

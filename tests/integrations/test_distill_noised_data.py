@@ -63,3 +63,9 @@ def test_a_student_trains_on_them_and_resumes(accelerator: Accelerator, tmp_path
     assert torch.equal(distillation.adversary.turns[-1].fake, expected.fake)
     assert torch.equal(distillation.adversary.turns[-1].real, expected.real)
     assert expected.condition["time"].tolist() == noised().steps.tolist()
+
+
+@pytest.mark.parametrize("timesteps", [(1000,), (999, -1)])
+def test_timesteps_outside_of_the_schedule_are_refused(timesteps: tuple[int, ...]) -> None:
+    with pytest.raises(OptionError, match="give some from 0 to 999"):
+        NoisedData(Diffusion.from_scheduler(zero_snr_scheduler()), timesteps, 4, Stripes())

@@ -1,0 +1,193 @@
+"""A family of teachers: diffusers pipelines whose networks are called alike."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from advloss import InputError, OptionError
+from advloss_distill._denoiser import Denoiser
+from advloss_distill._diffusion import Diffusion, Prediction
+from advloss_distill._lora import add_lora
+from advloss_distill._renoising import Renoising
+from advloss_distill._simulation import Conditions
+
+DISTILLED = ("LCMScheduler", "TCDScheduler", "SCMScheduler", "FlowMatchLCMScheduler")
+
+
+class Family(Denoiser):
+    """How the network of a diffusers pipeline is called, and what lies around it.
+
+    Conditions are named as the pipeline's own arguments are, so that ``pipeline(**family.arguments(condition))``
+    samples for them. A family of one's own is a subclass with three tuples and two methods.
+
+    Args:
+        pipeline: a loaded pipeline, the teacher. Its text encoders and its VAE may be None.
+        resolution: side of the images in pixels; default the one that the network was trained for.
+        renoising: draws the noise that a `TeacherDiscriminator` sees samples through; it comes with `judged`.
+
+    Attributes:
+        part: the pipeline's component that is distilled.
+        blocks: names of the network's modules whose outputs are features; ``*`` stands for a number.
+        predictions: what the networks of this family may predict.
+        takes: the conditions that a call needs.
+        shape: of one sample, latents `(C, H, W)`.
+
+    Raises:
+        OptionError: the pipeline is none of this family, is distilled already, or the resolution does not fit it.
+    """
+
+    part: ClassVar[str] = "transformer"
+    blocks: ClassVar[tuple[str, ...]]
+    predictions: ClassVar[tuple[Prediction, ...]]
+    takes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, pipeline: Any, *, resolution: int | None = None, renoising: Renoising | None = None) -> None:
+        self.name = type(pipeline).__name__
+        scheduler, network = pipeline.scheduler, self.network(pipeline)
+        self._refuse(type(scheduler).__name__ in DISTILLED, f"its scheduler is a {type(scheduler).__name__}")
+        self._refuse(
+            type(scheduler).__name__.startswith("Euler") and scheduler.config.get("timestep_spacing") == "trailing",
+            "its scheduler takes timesteps from the end, as SD-Turbo and SDXL-Turbo",
+        )
+        super().__init__(Diffusion.from_scheduler(scheduler))
+        if self.diffusion.prediction not in self.predictions:
+            raise OptionError(
+                f"the {type(scheduler).__name__} of this {self.name} is set for {self.diffusion.prediction!r}, and its "
+                f"network predicts {' or '.join(map(repr, self.predictions))}: load the scheduler that the teacher came with"
+            )
+        self.teacher_scheduler = scheduler
+        self.renoising = renoising
+        vae = getattr(pipeline, "vae", None)
+        factor = _compression(pipeline, vae)
+        self.resolution = int(network.config.get("sample_size") or 128) * factor if resolution is None else resolution
+        if self.resolution < 1 or self.resolution % (2 * factor):
+            raise OptionError(
+                f"resolution={resolution}; a {self.name} makes images whose sides are multiples of {2 * factor}"
+            )
+        self.shape = (self._channels(network), self.resolution // factor, self.resolution // factor)
+        if vae is not None and self.shape[0] != vae.config.latent_channels:
+            raise OptionError(
+                f"the network takes {self.shape[0]} channels and the VAE makes {vae.config.latent_channels}: networks for "
+                "inpainting or editing, which see an image beside the noise, cannot be distilled here"
+            )
+
+    def answer(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        """`output` by a network whose weights may be of another precision than `noisy`, in that of `noisy`."""
+        kind = next(network.parameters()).dtype
+        told = {name: condition[name] for name in self.takes if name in condition}
+        told = {name: value.to(kind) if value.is_floating_point() else value for name, value in told.items()}
+        return self.output(network, noisy.to(kind), timesteps, told).to(noisy.dtype)
+
+    def x0(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        return self.diffusion.to_x0(self.answer(network, noisy, timesteps, condition), noisy, timesteps)
+
+    def network(self, pipeline: Any) -> Any:
+        """The part of `pipeline` that is distilled."""
+        return getattr(pipeline, self.part)
+
+    def student(self, teacher: nn.Module) -> nn.Module:
+        """A trainable copy of the teacher, to begin with."""
+        return copy.deepcopy(teacher).train().requires_grad_(True)
+
+    def adapted(self, teacher: nn.Module, rank: int = 64, **options: Any) -> nn.Module:
+        """A copy of the teacher whose trainable part is an adapter (`add_lora`), to be loaded into the teacher's pipeline."""
+        student = copy.deepcopy(teacher).train()
+        add_lora(student, rank, **options)
+        return student
+
+    @abstractmethod
+    def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
+        """Conditions for `prompts`, by the pipeline's own encoders.
+
+        Args:
+            options: of the pipeline's `encode_prompt`.
+        """
+
+    def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
+        """What the pipeline's call is told beside `count` conditions, so that it can guide: embeddings of no prompt."""
+        nothing = self.encode(pipeline, [""] * count)
+        return {f"negative_{name}": value for name, value in nothing.items()}
+
+    def text(self, condition: Conditions) -> Tensor | None:
+        """One vector a prompt `(N, C)`: the pooled embedding, or the mean over tokens. None where there are no prompts."""
+        if "pooled_prompt_embeds" in condition:
+            return condition["pooled_prompt_embeds"]
+        embeds = condition["prompt_embeds"]
+        mask = condition.get("prompt_attention_mask", embeds.new_ones(embeds.shape[:2])).to(embeds.dtype)
+        return (embeds * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+    def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
+        text = self.text(condition)
+        noise = self.renoising.draw(self.diffusion, self.shape, steps) if self.renoising else {}
+        return {**condition, **noise, "time": steps, **({} if text is None else {"vector": text})}
+
+    def sample_shape(self, network: nn.Module) -> tuple[int, ...]:
+        return self.shape
+
+    def feature(self, output: Any) -> Tensor:
+        """A block's output as the tensor that stands for the image; of several, the last."""
+        return output if isinstance(output, Tensor) else output[-1]
+
+    def arguments(self, condition: Conditions) -> dict[str, Any]:
+        """`condition` as arguments of the pipeline's call."""
+        return {name: condition[name] for name in self.takes}
+
+    def check(self, condition: Conditions) -> None:
+        """Raise InputError unless `condition` has all that a call needs."""
+        if missing := [name for name in self.takes if name not in condition]:
+            raise InputError(
+                f"a {self.name} is told {', '.join(self.takes)}; {', '.join(missing)} is missing (given: "
+                f"{', '.join(sorted(condition)) or 'nothing'}). family.encode(pipeline, prompts) makes them of prompts"
+            )
+
+    @torch.no_grad()
+    def to_latents(self, vae: Any, images: Tensor) -> Tensor:
+        """Latents `(N, C, h, w)`, scaled as the network takes them, of images `(N, 3, H, W)` in [-1, 1]."""
+        encoded = vae.encode(images)
+        latents = encoded.latent_dist.sample() if hasattr(encoded, "latent_dist") else encoded.latent
+        return (latents - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+
+    def to_images(self, vae: Any, latents: Tensor) -> Tensor:
+        """Images `(N, 3, H, W)` of latents as the network takes them; gradients flow."""
+        return vae.decode(latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)).sample
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """Latents in the layout that the pipeline keeps them in."""
+        return latents
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """The inverse of `pack`."""
+        return packed
+
+    def _channels(self, network: Any) -> int:
+        return int(network.config.in_channels)
+
+    def _refuse(self, distilled: bool, why: str) -> None:
+        if distilled:
+            raise OptionError(
+                f"this {self.name} is distilled already ({why}): it knows no guidance, and its answers are no scores. Give "
+                "the model that it was made of"
+            )
+
+    @staticmethod
+    def _device(pipeline: Any) -> torch.device:
+        return pipeline._execution_device
+
+
+def bare(network: Any) -> Any:
+    """A network without what Accelerate and torch.compile wrap it in."""
+    while (inner := getattr(network, "module", getattr(network, "_orig_mod", None))) is not None:
+        network = inner
+    return network
+
+
+def _compression(pipeline: Any, vae: Any) -> int:
+    """Pixels a side for one latent."""
+    widths = None if vae is None else vae.config.get("block_out_channels")
+    return int(getattr(pipeline, "vae_scale_factor", 2 ** (len(widths) - 1) if widths else 8))

@@ -1,0 +1,188 @@
+"""Latents and embeddings that were computed before training: data of which neither VAE nor text encoder is needed again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from pathlib import Path as File
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from advloss import InputError, OptionError, StateError, load_state, save_state
+from advloss_distill._family import Family
+from advloss_distill._simulation import Conditions
+
+ALIKE = 1e-2  # 16-bit weights of one VAE differ by less
+
+
+@final
+class LatentData:
+    """Real latents with what they were made for: the `Data` of a distillation.
+
+    Args:
+        latents: `(N, C, h, w)` as the network takes them.
+        told: conditions of all N.
+        vae: what tells one VAE from another (`signature`), or None for latents that none made.
+    """
+
+    def __init__(self, latents: Tensor, told: Conditions, vae: Tensor | None = None) -> None:
+        if len(latents) == 0:
+            raise InputError("there are no latents; give at least one")
+        if wrong := [name for name, value in told.items() if len(value) != len(latents)]:
+            raise InputError(f"{len(latents)} latents, and another number of {', '.join(wrong)}; give one for each")
+        self.latents, self.told, self.vae = latents, told, vae
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def conditions(self, count: int) -> Conditions:
+        """Of `count` random samples, with the places that they have here (``"index"``)."""
+        index = torch.randint(len(self), (count,), device=self.latents.device)
+        return {**{name: value[index] for name, value in self.told.items()}, "index": index}
+
+    def real(self, condition: Conditions) -> Tensor:
+        """The latents of these conditions."""
+        return self.latents[condition["index"]]
+
+    def to(self, device: torch.device | str) -> LatentData:
+        """The same on `device`."""
+        told = {name: value.to(device) for name, value in self.told.items()}
+        return LatentData(self.latents.to(device), told, self.vae)
+
+    def save(self, path: File) -> None:
+        """Write a safetensors file."""
+        save_state({"latents": self.latents, "told": self.told, "vae": self.vae}, path)
+
+    @classmethod
+    def load(cls, path: File, family: Family, vae: nn.Module | None = None) -> LatentData:
+        """Read what `save` wrote; tensors are on the CPU.
+
+        Args:
+            family: that will be told the conditions.
+            vae: of the teacher, to compare with the one that the latents were made with.
+
+        Raises:
+            StateError: there is no such file, it is damaged, or it is of another VAE, family or resolution.
+        """
+        state = load_state(path)
+        if not state.keys() >= {"latents", "told", "vae"}:
+            raise StateError(f"{path} holds no latents; make it with LatentData.save (distill_pipeline.py cache)")
+        data = cls(**state)
+        shape = tuple(data.latents.shape[1:])
+        if shape != family.shape:
+            raise StateError(
+                f"{path} holds latents {shape}, and the teacher takes {family.shape} at {family.resolution} pixels"
+            )
+        family.check(data.told)
+        if vae is not None and data.vae is not None:
+            ours = signature(vae)
+            if ours.shape != data.vae.shape or not torch.allclose(ours, data.vae, rtol=ALIKE, atol=0):
+                raise StateError(f"{path} was made with another VAE than this teacher's: make it anew")
+        return data
+
+
+def signature(module: nn.Module) -> Tensor:
+    """Mean absolute values of all parameters, by which two networks of one architecture differ."""
+    return torch.stack([p.detach().abs().mean(dtype=torch.float64).cpu() for p in module.parameters()])
+
+
+@torch.no_grad()
+def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], batch_size: int = 8) -> LatentData:
+    """Latents and embeddings of images `(3, H, W)` in [-1, 1] with their prompts (class names, for classes).
+
+    Raises:
+        InputError: there are no images, they have another size than `family.resolution`, or are not in [-1, 1].
+    """
+    parts: list[tuple[Tensor, Conditions]] = []
+    batch: list[tuple[Tensor, str]] = []
+
+    def flush() -> None:
+        images = torch.stack([image for image, _ in batch])
+        sides = (family.resolution, family.resolution)
+        if images.shape[1:] != (3, *sides) or images.min() < -1 or images.max() > 1:
+            raise InputError(
+                f"images of shape {tuple(images.shape[1:])} from {images.min():.3g} to {images.max():.3g}; give "
+                f"{(3, *sides)} in [-1, 1]"
+            )
+        vae = pipeline.vae
+        latents = family.to_latents(vae, images.to(next(vae.parameters())))
+        told = family.encode(pipeline, [prompt for _, prompt in batch])
+        parts.append((latents.float().cpu(), {name: value.cpu() for name, value in told.items()}))
+        batch.clear()
+
+    for pair in pairs:
+        batch.append(pair)
+        if len(batch) == batch_size:
+            flush()
+    if batch:
+        flush()
+    return _together(parts, pipeline)
+
+
+@torch.no_grad()
+def teacher_made(
+    family: Family,
+    pipeline: Any,
+    prompts: Sequence[str],
+    *,
+    guidance_scale: float,
+    steps: int,
+    batch_size: int = 8,
+    **call: Any,
+) -> LatentData:
+    """Samples of the teacher with guidance, as LADD's data are (arXiv:2403.12015), with their prompts.
+
+    Args:
+        call: further arguments of the pipeline's call.
+    """
+    parts = []
+    for start in range(0, len(prompts), batch_size):
+        some = prompts[start : start + batch_size]
+        told = family.encode(pipeline, some)
+        latents = sample_latents(
+            family,
+            pipeline,
+            told,
+            family.negative(pipeline, len(some)),
+            guidance_scale=guidance_scale,
+            steps=steps,
+            **call,
+        )
+        parts.append((latents.float().cpu(), {name: value.cpu() for name, value in told.items()}))
+    return _together(parts, pipeline)
+
+
+@torch.no_grad()
+def sample_latents(
+    family: Family,
+    pipeline: Any,
+    condition: Conditions,
+    negative: dict[str, Any] | None = None,
+    *,
+    guidance_scale: float,
+    steps: int,
+    **call: Any,
+) -> Tensor:
+    """Latents `(N, C, h, w)` by a whole pipeline, the teacher's or a student's, as the network takes them."""
+    told = {**family.arguments(condition), **(negative or {})}
+    if negative:
+        told["negative_prompt"] = None  # some pipelines have "" for it, and take one of the two
+    if "use_resolution_binning" in inspect.signature(pipeline.__call__).parameters:
+        told["use_resolution_binning"] = False  # else a size that the paper does not list becomes another
+    if "class_labels" in told:  # DiT's pipeline takes no size and hands out no latents
+        size, kind = {}, "pt"
+    else:
+        size, kind = {"height": family.resolution, "width": family.resolution}, "latent"
+    made = pipeline(
+        **told, **size, num_inference_steps=steps, guidance_scale=guidance_scale, output_type=kind, **call
+    ).images
+    return family.unpack(made) if kind == "latent" else family.to_latents(pipeline.vae, made * 2 - 1)
+
+
+def _together(parts: list[tuple[Tensor, Conditions]], pipeline: Any) -> LatentData:
+    if not parts:
+        raise OptionError("there is nothing to encode: give at least one image or prompt")
+    told = {name: torch.cat([conditions[name] for _, conditions in parts]) for name in parts[0][1]}
+    return LatentData(torch.cat([latents for latents, _ in parts]), told, signature(pipeline.vae))

@@ -1,0 +1,151 @@
+"""How much memory a distillation takes, counted on tensors that have none.
+
+They are torch's fake tensors: of the device ``meta`` underneath, but attention takes its fused kernel, as on a real device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from advloss_distill._family import Family
+from advloss_distill._lora import add_lora
+from advloss_distill._simulation import Conditions
+
+WIDTHS = {  # where a network's configuration says how wide a condition is
+    "prompt_embeds": ("cross_attention_dim", "joint_attention_dim", "caption_channels"),
+    "pooled_prompt_embeds": ("pooled_projection_dim",),
+}
+TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device, without sharding; what the discriminator's heads and the allocator add is not counted.
+
+    Attributes:
+        parameters: of the student, in 32 bits.
+        gradients: of what is trained.
+        moments: of the student's optimizer.
+        average: of the averaged student.
+        teacher: its weights.
+        activations: what the student's forward keeps for its backward.
+        judged: the same of the teacher, through which the adversary's gradient goes.
+    """
+
+    parameters: int
+    gradients: int
+    moments: int
+    average: int
+    teacher: int
+    activations: int
+    judged: int
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def table(self) -> str:
+        """Lines of gigabytes."""
+        rows = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return "\n".join(f"{name:12}{size / 1e9:9.3f} GB" for name, size in [*rows, ("total", self.total)])
+
+
+def estimate_memory(
+    family: Family,
+    network: nn.Module,
+    *,
+    batch_size: int,
+    lora: int = 0,
+    gradient_checkpointing: bool = False,
+    half_activations: bool = False,
+    half_teacher: bool = False,
+    bytes_a_moment: int = 4,
+    tokens: int = TOKENS,
+) -> Memory:
+    """Of LADD with these settings, before anything is allocated.
+
+    Args:
+        network: of the teacher; only its configuration is read, and its weights are not touched.
+        lora: the adapter's rank, or 0 for all weights.
+        half_activations: mixed precision.
+        tokens: of a prompt.
+    """
+    kind: Any = type(network)
+    with torch.device("meta"):
+        teacher = kind.from_config(network.config).requires_grad_(False)
+        student = kind.from_config(network.config)
+    if lora:
+        add_lora(student, lora)
+    student.train()
+    if gradient_checkpointing:
+        student.enable_gradient_checkpointing()
+    with FakeTensorMode():
+        kept = _kept(family, _faked(student), batch_size, tokens, inputs_need_gradients=False)
+        judged = _kept(family, _faked(teacher), batch_size, tokens, inputs_need_gradients=True)
+    trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    everything = sum(p.numel() for p in student.parameters())
+    return Memory(
+        parameters=4 * everything,
+        gradients=4 * trained,
+        moments=2 * bytes_a_moment * trained,
+        average=4 * trained,
+        teacher=sum(p.numel() for p in teacher.parameters()) * (2 if half_teacher else 4),
+        activations=kept // (2 if half_activations else 1),
+        judged=judged // (2 if half_teacher else 1),
+    )
+
+
+def _faked(network: nn.Module) -> nn.Module:
+    """`network` with fake tensors in place of its own."""
+    for module in network.modules():
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+    return network
+
+
+def _kept(family: Family, network: nn.Module, count: int, tokens: int, inputs_need_gradients: bool) -> int:
+    """Bytes that one forward of `count` samples keeps, parameters left out."""
+    own = {p.untyped_storage()._cdata for p in network.parameters()}
+    found: dict[int, tuple[Tensor, int]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            found[storage._cdata] = (tensor, storage.nbytes())  # holding it keeps its place its own
+        return tensor
+
+    noisy = torch.zeros(count, *family.shape, requires_grad=inputs_need_gradients)
+    timesteps = torch.zeros(count, dtype=torch.long)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = family.output(network, noisy, timesteps, _conditions(family, network, count, tokens))
+    del output
+    return sum(size for _, size in found.values())
+
+
+def _conditions(family: Family, network: Any, count: int, tokens: int) -> Conditions:
+    """Conditions of the shapes that the network's configuration asks for."""
+    made: Conditions = {}
+    for name in family.takes:
+        widths = [network.config[key] for key in WIDTHS.get(name, ()) if network.config.get(key)]
+        if name == "prompt_embeds":
+            made[name] = torch.zeros(count, tokens, widths[-1])
+        elif name == "prompt_attention_mask":
+            made[name] = torch.ones(count, tokens)
+        elif name == "pooled_prompt_embeds":
+            sizes = network.config.get("projection_class_embeddings_input_dim")
+            width = widths[0] if widths else sizes - 6 * network.config.addition_time_embed_dim
+            made[name] = torch.zeros(count, width)
+        else:
+            made[name] = torch.zeros(count, dtype=torch.long)
+    return made

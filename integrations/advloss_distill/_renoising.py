@@ -1,0 +1,31 @@
+"""Noise for what a discriminator on a teacher's features sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advloss_distill._diffusion import Diffusion
+
+
+@dataclass(frozen=True)
+class Renoising:
+    """Noise levels ``sigmoid(mean + std normal)`` of the schedule, LADD's distribution (arXiv:2403.12015).
+
+    A draw comes with the condition and holds for real and fake samples, and for both players' turns of an iteration: a
+    discriminator stays a function of its inputs, so that a finite difference compares like with like.
+
+    Attributes:
+        mean, std: of the logit. Greater means look at coarser structure; LADD's best are 1 and 1.
+    """
+
+    mean: float = 1.0
+    std: float = 1.0
+
+    def draw(self, diffusion: Diffusion, shape: tuple[int, ...], like: Tensor) -> dict[str, Tensor]:
+        """``{"noise_timesteps": (N,), "noise": (N, ...)}``, N the length of `like`, on its device."""
+        level = torch.sigmoid(self.mean + self.std * torch.randn(len(like), device=like.device))
+        timesteps = (level * (len(diffusion.alpha) - 1)).round().long()
+        return {"noise_timesteps": timesteps, "noise": torch.randn(len(like), *shape, device=like.device)}

@@ -1,0 +1,80 @@
+"""The scheduler that a student is saved with. Training takes its timesteps from it, so that the two cannot differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, LCMScheduler
+
+from advloss import OptionError
+from advloss_distill._diffusion import Diffusion
+from advloss_distill._family import Family
+from advloss_distill._simulation import Path, Steps
+
+LAST = 0.25  # noise level of the last step, before the teacher's shift: LADD's (arXiv:2403.12015) at four steps
+
+
+def student_scheduler(family: Family, steps: int = 4) -> Any:
+    """A diffusers scheduler for a student of 1 to `steps` steps, with fresh noise between two, as training has it.
+
+    Of a diffusion teacher: an `LCMScheduler` with the teacher's noise levels, which visits 999, 749, 499, 249 and parts
+    of these. Of a flow: a `FlowMatchEulerDiscreteScheduler` whose noise levels fall by one factor a step from 1 to 0.25
+    (at four steps 1, 0.63, 0.4, 0.25; at two 1, 0.25), moved as the teacher's `shift` moves 0.25. Its own levels would end
+    next to 0, with a step that has nothing left to do.
+    """
+    config = family.teacher_scheduler.config
+    if steps < 1:
+        raise OptionError(f"steps={steps}; a student has 1 or more")
+    if family.diffusion.prediction != "flow":
+        scheduler = LCMScheduler.from_config(config, original_inference_steps=steps, clip_sample=False)
+        if not torch.equal(Diffusion.from_scheduler(scheduler).alpha, family.diffusion.alpha):
+            raise OptionError(
+                f"an LCMScheduler with the settings of the teacher's {type(family.teacher_scheduler).__name__} has other "
+                "noise levels; build the pipeline with a DDPM, DDIM, Euler or DPM-Solver one"
+            )
+        return scheduler
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=config.num_train_timesteps, stochastic_sampling=True, use_exponential_sigmas=True
+    )
+    shift = _shift(config)
+    scheduler.register_to_config(sigma_min=shift * LAST / (1 + (shift - 1) * LAST))
+    return scheduler
+
+
+def sampling_paths(scheduler: Any, steps: Iterable[int] = (1, 2, 4)) -> tuple[Path, ...]:
+    """The timesteps that `scheduler` visits at each of these numbers of steps."""
+    paths = []
+    for number in steps:
+        scheduler.set_timesteps(number)
+        visited = [float(t) for t in scheduler.timesteps]
+        paths.append(tuple(int(t) if t == int(t) else t for t in visited))
+    return tuple(paths)
+
+
+def spread(paths: Sequence[Path], batch_size: int, first: float = 0.5) -> dict[Path, int]:
+    """How many of a batch are at each step of `paths`: a share `first` of it at the first, the others even.
+
+    Raises:
+        OptionError: the batch is too small for the steps.
+    """
+    first_step, *later = Steps(tuple(paths)).all
+    if not later:
+        return {first_step: batch_size}
+    each = max(1, int((1 - first) * batch_size / len(later)))
+    counts = {first_step: batch_size - each * len(later), **dict.fromkeys(later, each)}
+    if counts[first_step] < each:
+        raise OptionError(
+            f"a batch of {batch_size} is too small for the {len(later) + 1} steps of the paths {tuple(paths)}: give at least "
+            f"{len(later) + 1}, or train for fewer numbers of steps"
+        )
+    return counts
+
+
+def _shift(config: Any) -> float:
+    """How far a flow teacher's schedule is moved towards noise: ``s -> shift s / (1 + (shift - 1) s)``."""
+    if config.get("use_dynamic_shifting"):
+        return math.exp(config.max_shift)
+    return float(config.get("shift", config.get("flow_shift")) or 1.0)

@@ -1,0 +1,57 @@
+"""Class-conditional DiT (arXiv:2212.09748)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from diffusers.models.embeddings import LabelEmbedding
+from torch import Tensor, nn
+
+from advloss_distill._family import Family
+from advloss_distill._simulation import Conditions
+
+
+@final
+class DiT(Family):
+    """A transformer that predicts noise for a class, and a variance that is left out here."""
+
+    blocks = ("transformer_blocks.*",)
+    predictions = ("epsilon",)
+    takes = ("class_labels",)
+
+    def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        self.check(condition)
+        output = network(noisy, timestep=timesteps, class_labels=condition["class_labels"]).sample
+        return output[:, : noisy.shape[1]]
+
+    def student(self, teacher: nn.Module) -> nn.Module:
+        """A trainable copy that forgets no classes: a teacher in training drops some, to learn guidance."""
+        return _without_dropout(super().student(teacher))
+
+    def adapted(self, teacher: nn.Module, rank: int = 64, **options: Any) -> nn.Module:
+        return _without_dropout(super().adapted(teacher, rank, **options))
+
+    def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
+        return {**super().judged(condition, steps), "class": condition["class_labels"]}
+
+    def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
+        labels = pipeline.get_label_ids(list(prompts or ()), **options)
+        return {"class_labels": torch.tensor(labels, device=self._device(pipeline))}
+
+    def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
+        return {}
+
+    def text(self, condition: Conditions) -> Tensor | None:
+        return None
+
+    def arguments(self, condition: Conditions) -> dict[str, Any]:
+        return {"class_labels": condition["class_labels"].tolist()}
+
+
+def _without_dropout(network: nn.Module) -> nn.Module:
+    for part in network.modules():
+        if isinstance(part, LabelEmbedding):
+            part.dropout_prob = 0.0
+    return network

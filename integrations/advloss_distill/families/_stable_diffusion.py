@@ -1,0 +1,73 @@
+"""Stable Diffusion 1.x, 2.x and XL: UNets that are told prompts by cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from advloss_distill._family import Family
+from advloss_distill._simulation import Conditions
+
+
+class _UNet(Family):
+    part = "unet"
+    blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
+    predictions = ("epsilon", "v_prediction", "sample")
+
+    def __init__(self, pipeline: Any, **options: Any) -> None:
+        super().__init__(pipeline, **options)
+        self._refuse(
+            pipeline.unet.config.get("time_cond_proj_dim") is not None,
+            "its UNet embeds a guidance scale, as latent consistency models do",
+        )
+
+    def feature(self, output: Any) -> Tensor:
+        return output if isinstance(output, Tensor) else output[0]  # down blocks give what skips to the up blocks, too
+
+
+@final
+class StableDiffusion(_UNet):
+    """Stable Diffusion 1.x and 2.x (arXiv:2112.10752)."""
+
+    takes = ("prompt_embeds",)
+
+    def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        self.check(condition)
+        return network(noisy, timesteps, encoder_hidden_states=condition["prompt_embeds"]).sample
+
+    def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
+        embeds, _ = pipeline.encode_prompt(prompts, self._device(pipeline), 1, False, **options)
+        return {"prompt_embeds": embeds}
+
+
+@final
+class StableDiffusionXL(_UNet):
+    """SDXL (arXiv:2307.01952). Sizes are told as its pipeline tells them: all of `resolution`, nothing cropped."""
+
+    takes = ("prompt_embeds", "pooled_prompt_embeds")
+
+    def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
+        self.check(condition)
+        pooled = condition["pooled_prompt_embeds"]
+        side = float(self.resolution)
+        sizes = torch.tensor([side, side, 0, 0, side, side], device=noisy.device, dtype=pooled.dtype)
+        return network(
+            noisy,
+            timesteps,
+            encoder_hidden_states=condition["prompt_embeds"],
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), 6)},
+        ).sample
+
+    def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            prompts, device=self._device(pipeline), do_classifier_free_guidance=False, **options
+        )
+        return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+    def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
+        nothing = super().negative(pipeline, count)
+        zeros = pipeline.config.force_zeros_for_empty_prompt
+        return {name: torch.zeros_like(value) for name, value in nothing.items()} if zeros else nothing

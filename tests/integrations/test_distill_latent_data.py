@@ -1,0 +1,104 @@
+"""Latents and embeddings computed before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
+
+from advloss import InputError, OptionError, PluginError, StateError
+from advloss_distill import LatentData, encode, family_of, load_pipeline, sample_latents, teacher_made
+
+NAMES = sorted(FAMILIES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_teacher_makes_latents_with_guidance(name: str) -> None:
+    pipeline, family = tiny_family(name)
+    condition, negative = tiny_conditions(family, 2), {}
+    if name not in ("flux", "dit"):
+        negative = {f"negative_{key}": value for key, value in tiny_conditions(family, 2).items()}
+    made = []
+    for scale in (0.0, 5.0):
+        torch.manual_seed(0)
+        made.append(sample_latents(family, pipeline, condition, negative, guidance_scale=scale, steps=2))
+    assert made[0].shape == (2, *family.shape)
+    assert not torch.allclose(*made)
+
+
+def test_samples_keep_their_conditions(tmp_path: Path) -> None:
+    _, family = tiny_family("sana")
+    told = tiny_conditions(family, 5)
+    latents = torch.arange(5.0).view(-1, 1, 1, 1).expand(-1, *family.shape).contiguous()
+    LatentData(latents, told).save(tmp_path / "data.safetensors")
+    data = LatentData.load(tmp_path / "data.safetensors", family).to("cpu")
+    condition = data.conditions(64)
+    assert set(condition["index"].tolist()) == set(range(5))
+    assert torch.equal(data.real(condition)[:, 0, 0, 0].long(), condition["index"])
+    assert torch.equal(condition["prompt_embeds"], told["prompt_embeds"][condition["index"]])
+    with pytest.raises(InputError, match="5 latents, and another number of prompt_embeds"):
+        LatentData(latents, {"prompt_embeds": torch.zeros(4, 1, 1)})
+    with pytest.raises(InputError, match="there are no latents"):
+        LatentData(latents[:0], {})
+
+
+def test_what_does_not_fit_the_teacher_is_refused(tmp_path: Path) -> None:
+    pipeline, family = tiny_family("dit")
+    pipeline.labels = {"tench": 0, "goose": 99}
+    images = torch.rand(5, 3, 16, 16) * 2 - 1
+    data = encode(family, pipeline, zip(images, ["tench", "goose", "tench", "goose", "goose"]), batch_size=2)
+    assert data.told["class_labels"].tolist() == [0, 99, 0, 99, 99]
+    assert data.latents.shape == (5, *family.shape)
+    path = tmp_path / "data.safetensors"
+    data.save(path)
+    assert len(LatentData.load(path, family, pipeline.vae)) == 5
+    assert len(LatentData.load(path, family, pipeline.vae.to(torch.bfloat16))) == 5
+    other = tiny_pipeline("dit")
+    with torch.no_grad():
+        other.vae.decoder.conv_out.weight.mul_(1.1)
+    with pytest.raises(StateError, match="another VAE than this teacher's: make it anew"):
+        LatentData.load(path, family, other.vae)
+    with pytest.raises(StateError, match=r"latents \(4, 8, 8\), and the teacher takes \(4, 16, 16\) at 32 pixels"):
+        LatentData.load(path, family_of(tiny_pipeline("dit"), resolution=32))
+    with pytest.raises(InputError, match="prompt_embeds is missing"):
+        LatentData.load(path, tiny_family("stable-diffusion")[1])
+    (tmp_path / "none.safetensors").write_bytes(b"")
+    with pytest.raises(StateError):
+        LatentData.load(tmp_path / "none.safetensors", family)
+
+
+def test_images_that_cannot_be_encoded_are_refused() -> None:
+    pipeline, family = tiny_family("dit")
+    pipeline.labels = {"tench": 0}
+    with pytest.raises(InputError, match=r"\(3, 8, 16\) from 0 to 0; give \(3, 16, 16\)"):
+        encode(family, pipeline, [(torch.zeros(3, 8, 16), "tench")])
+    with pytest.raises(InputError, match="from 0 to 255"):
+        encode(family, pipeline, [(torch.eye(16).expand(3, 16, 16) * 255, "tench")])
+    with pytest.raises(OptionError, match="nothing to encode"):
+        teacher_made(family, pipeline, [], guidance_scale=4.0, steps=2)
+
+
+def test_a_teachers_samples_with_their_labels() -> None:
+    pipeline, family = tiny_family("dit")
+    pipeline.labels = {"tench": 0, "goose": 99}
+    data = teacher_made(family, pipeline, ["goose", "tench", "goose"], guidance_scale=4.0, steps=2, batch_size=2)
+    assert data.told["class_labels"].tolist() == [99, 0, 99]
+    assert data.latents.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_teacher_is_loaded_from_its_folder(name: str, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline(name)
+    pipeline.save_pretrained(tmp_path)
+    loaded = load_pipeline(str(tmp_path))
+    assert type(loaded) is type(pipeline)
+    assert {k for k, v in loaded.components.items() if v is None} == {
+        k for k, v in pipeline.components.items() if v is None
+    }
+
+
+def test_a_teacher_that_is_not_there() -> None:
+    with pytest.raises(PluginError, match=r"'/no/such' could not be loaded.*model_index\.json"):
+        load_pipeline("/no/such")

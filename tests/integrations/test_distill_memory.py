@@ -1,0 +1,85 @@
+"""The estimate against what a real forward keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pipeline_tools import FAMILIES, TOKENS, tiny_conditions, tiny_family
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from advloss_distill import Family, estimate_memory
+
+
+def really_kept(family: Family, network: nn.Module, inputs_need_gradients: bool) -> int:
+    """Bytes of the storages that autograd keeps in a forward on the CPU, those of parameters left out."""
+    own = {p.data_ptr() for p in network.parameters()}
+    found: dict[int, Tensor] = {}
+    condition = tiny_conditions(family, 2)
+    noisy = torch.randn(2, *family.shape, requires_grad=inputs_need_gradients)
+
+    def keep(tensor: Tensor) -> Tensor:
+        found[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = family.output(network, noisy, torch.tensor([9, 500]), condition)
+    assert output.requires_grad
+    return sum(t.untyped_storage().nbytes() for place, t in found.items() if place not in own)
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_the_estimate_is_what_a_forward_keeps(name: str, lora: int) -> None:
+    pipeline, family = tiny_family(name)
+    network = pipeline.components[family.part]
+    found = estimate_memory(family, network, batch_size=2, lora=lora, tokens=TOKENS)
+    student = family.adapted(network, lora) if lora else family.student(network)
+    if name == "flux" and not lora:  # its student is without the guidance input
+        student = family.student(network.requires_grad_(True)) and network
+    assert found.activations == pytest.approx(really_kept(family, student, False), rel=0.05)
+    teacher = network.requires_grad_(False)
+    assert found.judged == pytest.approx(really_kept(family, teacher, True), rel=0.05)
+    count = sum(p.numel() for p in student.parameters())
+    trained = sum(p.numel() for p in student.parameters() if p.requires_grad) or count
+    assert found.parameters == 4 * count
+    assert (found.gradients, found.moments, found.average) == (4 * trained, 8 * trained, 4 * trained)
+    assert found.teacher == 4 * sum(p.numel() for p in teacher.parameters())
+    assert found.total == sum(
+        (
+            found.parameters,
+            found.gradients,
+            found.moments,
+            found.average,
+            found.teacher,
+            found.activations,
+            found.judged,
+        )
+    )
+
+
+def test_what_saves_memory() -> None:
+    pipeline, family = tiny_family("stable-diffusion")
+    plain = estimate_memory(family, pipeline.unet, batch_size=2)
+    assert estimate_memory(family, pipeline.unet, batch_size=4).activations == pytest.approx(
+        2 * plain.activations, rel=0.02
+    )
+    less = estimate_memory(
+        family, pipeline.unet, batch_size=2, half_activations=True, half_teacher=True, bytes_a_moment=1
+    )
+    assert less.activations == plain.activations // 2
+    assert less.teacher == plain.teacher // 2
+    assert less.moments == plain.moments // 4
+    assert (
+        estimate_memory(family, pipeline.unet, batch_size=2, gradient_checkpointing=True).activations
+        < plain.activations / 2
+    )
+    assert f"{plain.total / 1e9:.3f} GB" in plain.table()
+
+
+def test_a_network_of_a_thousand_million_parameters_takes_none() -> None:
+    """Nothing is allocated: four terabytes of weights are counted like four kilobytes."""
+    pipeline, family = tiny_family("dit")
+    pipeline.transformer.register_to_config(num_layers=2, num_attention_heads=2**15)
+    found = estimate_memory(family, pipeline.transformer, batch_size=2)
+    assert found.teacher > 4e12

@@ -1,0 +1,279 @@
+"""The folder that is left: opened by plain diffusers, it samples as training did."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from diffusers import DiffusionPipeline
+from distill_tools import differences, fresh_accelerator, weights
+from pipeline_tools import FAMILIES, tiny_conditions, tiny_family
+from test_distill_families import tiny_run
+from torch import Tensor, nn
+
+from advloss import OptionError
+from advloss_distill import (
+    Card,
+    Conditions,
+    Family,
+    add_lora,
+    merge_lora,
+    sampling_paths,
+    save_adapter,
+    save_pipeline,
+    spread,
+    student_scheduler,
+)
+
+NAMES = sorted(FAMILIES)
+STEPS = (1, 2, 3, 4)
+CARD = Card(
+    teacher="someone/teacher", data="noise", licence="openrail", settings={"rate": 1e-4}, curves={"loss": [2.0, 1.0]}
+)
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Accelerator]:
+    yield from fresh_accelerator()
+
+
+def as_trained(family: Family, student: nn.Module, path: Any, condition: Conditions, seed: int) -> Tensor:
+    """Samples by training's own parts: the student's x_0, noised again to the next timestep of the path."""
+    torch.manual_seed(seed)
+    count = len(next(iter(condition.values())))
+    noisy = torch.randn(count, *family.shape)
+    with torch.no_grad():
+        for i, timestep in enumerate(path):
+            x0 = family.x0(student, noisy, torch.tensor([timestep]).expand(count), condition)
+            if i + 1 < len(path):
+                noise = family.unpack(torch.randn(family.pack(x0).shape))
+                noisy = family.diffusion.add_noise(x0, noise, torch.tensor([path[i + 1]]).expand(count))
+    return x0
+
+
+def sampled(
+    pipeline: Any, name: str, family: Family, condition: Conditions, steps: int, seed: int
+) -> tuple[Tensor, list]:
+    """Latents that the pipeline ends at, and the timesteps that it visits."""
+    made: list[Tensor] = []
+    decode = pipeline.vae.decode
+    pipeline.vae.decode = lambda latents, **options: made.append(latents) or decode(latents, **options)
+    call = {**FAMILIES[name].call, "num_inference_steps": steps, "guidance_scale": 0, "output_type": "pt"}
+    torch.manual_seed(seed)
+    pipeline(**family.arguments(condition), **call)
+    pipeline.vae.decode = decode
+    config = pipeline.vae.config
+    return (made[0] - (config.get("shift_factor") or 0)) * config.scaling_factor, pipeline.scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_diffusers_samples_as_training_did(name: str, tmp_path: Path, accelerator: Accelerator) -> None:
+    pipeline, family = tiny_family(name)
+    teacher = pipeline.components[family.part]
+    distillation = tiny_run(pipeline, family, family.student(teacher), accelerator)
+    distillation.run(1)
+    student, scheduler = distillation.averaged_student(), student_scheduler(family)
+    paths = sampling_paths(scheduler, STEPS)
+    before = dict(pipeline.config)
+    save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, paths, CARD)
+    assert dict(pipeline.config) == before
+    assert pipeline.components[family.part] is teacher
+    assert sorted(os.listdir(tmp_path)) == ["out"]
+
+    opened = DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES[name].missing)
+    assert type(opened) is type(pipeline)
+    opened.set_progress_bar_config(disable=True)
+    assert not differences(weights(opened.components[family.part]), weights(student))
+    condition = tiny_conditions(family, 2)
+    for steps, path in zip(STEPS, paths, strict=True):
+        found, timesteps = sampled(opened, name, family, condition, steps, seed=steps)
+        expected = as_trained(family, student, path, condition, seed=steps)
+        assert timesteps == list(path)
+        # float32 at levels that amplify it: 1 / alpha is 15 at the first timestep of those that predict noise
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_timesteps_are_these() -> None:
+    _, diffusion = tiny_family("stable-diffusion")
+    assert sampling_paths(student_scheduler(diffusion), STEPS) == (
+        (999,),
+        (999, 499),
+        (999, 749, 499),
+        (999, 749, 499, 249),
+    )
+    _, flow = tiny_family("stable-diffusion-3")  # its shift of 3 moves 0.25 to 0.5
+    expected = (
+        (1000,),
+        (1000, 500),
+        (1000, 1000 * 0.5**0.5, 500),
+        (1000, 1000 * 0.5 ** (1 / 3), 1000 * 0.5 ** (2 / 3), 500),
+    )
+    for found, path in zip(sampling_paths(student_scheduler(flow), STEPS), expected, strict=True):
+        assert found == pytest.approx(path, rel=1e-6)
+    with pytest.raises(OptionError, match="steps=0"):
+        student_scheduler(flow, 0)
+
+
+def test_a_batch_is_spread_over_the_steps() -> None:
+    paths = ((999,), (999, 499), (999, 749, 499, 249))
+    assert spread(paths, 16) == {(999,): 8, (999, 499): 2, (999, 749): 2, (999, 749, 499): 2, (999, 749, 499, 249): 2}
+    assert spread(paths, 5, first=0.9) == dict.fromkeys(spread(paths, 16), 1)
+    assert spread(((999,),), 7) == {(999,): 7}
+    with pytest.raises(OptionError, match="batch of 4 is too small for the 5 steps"):
+        spread(paths, 4)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("pixart", "dit")])
+def test_an_adapter_is_loaded_by_plain_diffusers(name: str, tmp_path: Path, accelerator: Accelerator) -> None:
+    pipeline, family = tiny_family(name)
+    teacher = pipeline.components[family.part]
+    student = family.adapted(teacher, rank=2)
+    before = weights(student)
+    distillation = tiny_run(pipeline, family, student, accelerator)
+    distillation.run(2)
+    averaged = distillation.averaged_student()
+    changed = differences(before, weights(averaged))
+    assert changed
+    assert all("lora_" in place for place in changed)
+    assert sum(p.numel() for p in distillation.ema.shadow_params) == sum(
+        p.numel() for n, p in before.items() if "lora_" in n
+    )
+    scheduler = student_scheduler(family)
+    paths = sampling_paths(scheduler, STEPS)
+    save_adapter(tmp_path / "adapter", averaged, family, pipeline, scheduler, paths, CARD)
+
+    condition, noisy = tiny_conditions(family, 2), torch.randn(2, *family.shape)
+    timesteps = torch.tensor([999, 499])
+    with torch.no_grad():
+        expected = family.output(averaged, noisy, timesteps, condition)
+        plain = family.output(teacher, noisy, timesteps, condition)
+        pipeline.load_lora_weights(tmp_path / "adapter")
+        found = family.output(pipeline.components[family.part], noisy, timesteps, condition)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(found, plain, rtol=1e-4, atol=1e-5)
+        loaded = type(scheduler).from_pretrained(tmp_path / "adapter", subfolder="scheduler")
+        assert sampling_paths(loaded, STEPS) == paths
+        merged = merge_lora(averaged)
+        torch.testing.assert_close(family.output(merged, noisy, timesteps, condition), expected, rtol=1e-4, atol=1e-5)
+    assert merged.state_dict().keys() == {n.replace(".base_layer", "") for n in before if "lora_" not in n}
+    text = (tmp_path / "adapter" / "README.md").read_text()
+    assert "load_lora_weights" in text
+    assert type(scheduler).__name__ in text
+
+
+def test_an_adapter_resumes_bit_by_bit(tmp_path: Path, accelerator: Accelerator) -> None:
+    pipeline, family = tiny_family("sana")
+    teacher, ends = pipeline.components[family.part], []
+    for stops in (False, True):
+        torch.manual_seed(3)
+        student = family.adapted(teacher, rank=2)
+        distillation = tiny_run(pipeline, family, student, accelerator)
+        if stops:
+            distillation.run(2, checkpoints=tmp_path)
+            torch.manual_seed(4)
+            distillation = tiny_run(pipeline, family, family.adapted(teacher, rank=2), accelerator)
+            distillation.load(tmp_path)
+        distillation.run(4)
+        ends.append((weights(distillation.student), weights(distillation.averaged_student())))
+    assert not differences(*ends)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_adapter_is_merged_into_a_pipeline(name: str, tmp_path: Path) -> None:
+    pipeline, family = tiny_family(name)
+    student = family.adapted(pipeline.components[family.part], rank=2)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.1)
+    condition, noisy, timesteps = tiny_conditions(family, 2), torch.randn(2, *family.shape), torch.tensor([9, 499])
+    student.eval()
+    with torch.no_grad():
+        expected = family.output(student, noisy, timesteps, condition)
+    scheduler = student_scheduler(family)
+    save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, sampling_paths(scheduler), CARD)
+    opened = DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES[name].missing)
+    with torch.no_grad():
+        found = family.output(opened.components[family.part], noisy, timesteps, condition)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pipelines_without_adapters_say_so(tmp_path: Path) -> None:
+    pipeline, family = tiny_family("pixart")
+    student, scheduler = pipeline.transformer, student_scheduler(family)
+    with pytest.raises(OptionError, match="has no adapter"):
+        save_adapter(tmp_path / "a", student, family, pipeline, scheduler, [(999,)], CARD)
+    student = family.adapted(student, rank=2)
+    with pytest.raises(OptionError, match="PixArtSigmaPipeline loads no adapters; save_pipeline merges"):
+        save_adapter(tmp_path / "a", student, family, pipeline, scheduler, [(999,)], CARD)
+    with pytest.raises(OptionError, match="no layer of the student ends in one of to_z"):
+        add_lora(pipeline.transformer, targets=["to_z"])
+    assert not os.listdir(tmp_path)
+
+
+def test_what_cannot_be_saved_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, family = tiny_family("stable-diffusion")
+    scheduler, student = student_scheduler(family), pipeline.unet
+    save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, [(999,)], CARD)
+    (tmp_path / "out" / "mark").touch()
+    with pytest.raises(
+        OptionError, match=r"the saved scheduler visits \(\(999, 499\),\), and training visited \(\(999, 249\),\)"
+    ):
+        save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, [(999, 249)], CARD)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000))
+        with pytest.raises(OptionError, match=r"needs 0\.0 GB, and 0\.0 GB are free"):
+            save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, [(999,)], CARD)
+    assert (tmp_path / "out" / "mark").exists()
+    save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, [(999,)], CARD)
+    assert not (tmp_path / "out" / "mark").exists()
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_card_says_what_a_reader_has_to_know(tmp_path: Path) -> None:
+    _, family = tiny_family("stable-diffusion")
+    paths = ((999,), (999, 499))
+    text = CARD.text("StableDiffusionPipeline", family, paths)
+    for words in (
+        "license: openrail",
+        "base_model: someone/teacher",
+        "in 1 or 2 steps",
+        "num_inference_steps=1, guidance_scale=0",
+        "| 2 | 999, 499 |",
+        "| rate | 0.0001 |",
+        "| 2 | 1 |",
+        "Data: noise",
+    ):
+        assert words in text
+    (tmp_path / "README.md").write_text("---\nlicense: 'creativeml-openrail-m'\ntags: []\n---\nA teacher.\n")
+    local = Card(teacher=str(tmp_path), data="noise").text("StableDiffusionPipeline", family, paths)
+    assert "license: creativeml-openrail-m" in local
+    assert "base_model" not in local
+    assert "look it up before you share" in Card(teacher="x/y", data="noise").text("P", family, paths)
+
+
+def test_it_opens_without_advloss(tmp_path: Path) -> None:
+    pipeline, family = tiny_family("sana")
+    scheduler = student_scheduler(family)
+    save_pipeline(tmp_path / "out", pipeline.transformer, family, pipeline, scheduler, sampling_paths(scheduler), CARD)
+    code = f"""
+import sys
+sys.modules["advloss"] = sys.modules["advloss_distill"] = None
+import torch
+from diffusers import DiffusionPipeline
+torch.set_num_threads(1)
+pipeline = DiffusionPipeline.from_pretrained({str(tmp_path / "out")!r}, text_encoder=None, tokenizer=None)
+made = pipeline(prompt_embeds=torch.randn(1, 5, 16), prompt_attention_mask=torch.ones(1, 5), num_inference_steps=1,
+                guidance_scale=0, height=32, width=32, use_resolution_binning=False, output_type="pt").images
+print(tuple(made.shape), bool(made.isfinite().all()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert done.stdout == "(1, 3, 32, 32) True\n", done.stderr[-2000:]
