@@ -112,6 +112,7 @@ def train_gan(
     accelerator = accelerator or Accelerator()
     ema = AveragedModel(generator, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).eval()
     own_optimizer = generator_optimizer(generator.parameters())
+    learning_rate = float(own_optimizer.param_groups[0]["lr"])
     scheduler = generator_scheduler(own_optimizer) if generator_scheduler else None
     model, optimizer = accelerator.prepare(generator, own_optimizer)
     adversary.prepare(accelerator)
@@ -164,7 +165,12 @@ def train_gan(
             done += 1
             bar.update()
             if lines:
-                print(_line(done, loss, report), file=lines)
+                about = {
+                    **adversary.describe(),
+                    "discriminator_steps": discriminator_steps,
+                    "generator_lr": learning_rate,
+                }
+                print(_line(done, loss, report, {"about": about} if done == 1 else {}), file=lines)
             if on_step and accelerator.is_main_process:
                 on_step(done, ema.module)
             if done % save_every == 0:
@@ -184,8 +190,8 @@ def _check(steps: int, discriminator_steps: int, ema_decay: float, save_every: i
         raise OptionError(f"ema_decay={ema_decay!r}: give a number from 0 (no average) to below 1, such as 0.999")
 
 
-def _line(step: int, loss: Tensor, report: Report) -> str:
+def _line(step: int, loss: Tensor, report: Report, about: dict[str, Any]) -> str:
     """A step as JSON; a value that is not finite is null."""
     numbers = {f"discriminator/{name}": value for name, value in report.as_dict().items() if name != "step"}
     numbers = {"generator/loss": float(loss.detach()), **numbers}
-    return json.dumps({"step": step, **{name: v if math.isfinite(v) else None for name, v in numbers.items()}})
+    return json.dumps({"step": step, **{name: v if math.isfinite(v) else None for name, v in numbers.items()}, **about})
