@@ -1,7 +1,7 @@
 """Record the runs that the doctor is tested on: ``python tests/core/record_runs.py [NAME...] [--seeds 0 1]``.
 
 Each is a real training of a few seconds on one CPU core, sick on purpose in one way or in none. Logs are thinned and
-rounded, and written to tests/core/runs/NAME-SEED.jsonl. Thresholds of the doctor were chosen by seed 0 alone.
+rounded, and written to tests/core/recordings/NAME-SEED.jsonl. Thresholds of the doctor were chosen by seed 0 alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import advloss
 
-RUNS = Path(__file__).with_name("runs")
+RUNS = Path(__file__).with_name("recordings")
 LATENT = 16
 
 # -- data ---------------------------------------------------------------------------------------------------------
@@ -234,6 +234,7 @@ HEALTHY: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         generator=nn.Sequential(dense(LATENT, 64, nn.Tanh(), 128), nn.Unflatten(1, (1, 8, 8))),
         data=digits(64, square=True),
         discriminator=("patch", {"in_channels": 1, "width": 16, "depth": 1, "norm": "batch"}),
+        steps=800,
     ),
     "healthy-classes": conditional,
     "healthy-autoencoder": autoencoder,
@@ -242,24 +243,23 @@ HEALTHY: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
 SICK: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "discriminator-too-strong": lambda: digit_gan(discriminator=mlp(64, 256), discriminator_steps=5, steps=600),
     "discriminator-too-weak": lambda: digit_gan(discriminator=mlp(64, 1, depth=1)),
-    "mode-collapse": lambda: ring_gan("least-squares", zero_centred(0.1)),
-    "collapse-within-class": lambda: conditional(noise=0.0),
+    "mode-collapse": lambda: ring_gan("least-squares", zero_centred(0.1), steps=800),
+    "collapse-within-class": lambda: conditional(noise=0.0, steps=800),
     "vanishing-gradient": lambda: play(
-        line(64), dense(LATENT, 1), mlp(1), "saturating", discriminator_steps=5, steps=600
+        line(64), dense(LATENT, 1), mlp(1), "saturating", discriminator_steps=5, steps=400
     ),
     "oscillation": lambda: play(line(64), Shift(), Slope(), "wasserstein", optimizer=SGD, rates=(0.05, 0.05)),
-    "batch-norm-leakage": lambda: digit_gan(discriminator=BatchNormed(64)),
-    "r1-too-strong": lambda: digit_gan(regularizers={"r1": {"weight": 1e4}}),
+    "batch-norm-leakage": lambda: digit_gan(discriminator=BatchNormed(64), steps=800),
+    "r1-too-strong": lambda: digit_gan(regularizers={"r1": {"weight": 1e4}}, steps=800),
     "r1-too-weak": lambda: digit_gan(
-        regularizers={"r1": {"weight": 1e-5}}, discriminator=mlp(64, 256), discriminator_steps=5, steps=600
+        regularizers={"r1": {"weight": 1e-5}}, discriminator=mlp(64, 256), discriminator_steps=5, steps=400
     ),
-    "memorized": lambda: digit_gan(regularizers=zero_centred(0.003), data=digits(64, size=50), steps=2500),
-    "range-mismatch": lambda: digit_gan(regularizers=zero_centred(0.1), data=digits(64, raw=True)),
-    "exploding-logits": lambda: digit_gan("wasserstein", discriminator_steps=3, steps=800),
-    "learning-rates": lambda: digit_gan(regularizers=zero_centred(0.1), rates=(1e-3, 0.05)),
-    "learning-rates-discriminator": lambda: digit_gan(regularizers=zero_centred(0.01), rates=(1e-2, 1e-4)),
+    "memorized": lambda: digit_gan(regularizers=zero_centred(0.003), data=digits(64, size=50), steps=1200),
+    "range-mismatch": lambda: digit_gan(regularizers=zero_centred(0.1), data=digits(64, raw=True), steps=600),
+    "exploding-logits": lambda: digit_gan("wasserstein", discriminator_steps=3, steps=500),
+    "learning-rates": lambda: digit_gan(regularizers=zero_centred(0.01), rates=(1e-2, 1e-4)),
     "non-finite": lambda: play(
-        ring(64), dense(LATENT, 2), Overflowing(), "wasserstein", rates=(1e-2, 1e-3), max_skipped=10**6
+        ring(64), dense(LATENT, 2), Overflowing(), "wasserstein", rates=(1e-2, 1e-3), max_skipped=10**6, steps=600
     ),
 }
 

@@ -21,7 +21,7 @@ from advloss._causes import CAUSES
 from advloss._diagnosis import NUMBERS
 from advloss._page import page
 
-RUNS = Path(__file__).with_name("runs")
+RUNS = Path(__file__).with_name("recordings")
 RECORDED = sorted(RUNS.glob("*.jsonl"))
 NAMES = [cause.name for cause in CAUSES]
 DATA_SIZE = {"memorized": 50, "healthy-digits": 1797, "healthy-classes": 1797, "healthy-autoencoder": 1797}

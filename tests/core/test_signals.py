@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import advloss
 from advloss import _gate, _signals
 from advloss._passing import PassingGradient
-from advloss._update import Update
+from advloss._stepper import Stepper
 
 
 def pull_of(adversary: advloss.Adversary, fake: Tensor, real: Tensor) -> float:
@@ -216,7 +216,7 @@ class NoReading(TorchDispatchMode):
 
 def test_measuring_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU the host waits for no measurement."""
-    monkeypatch.setattr(Update, "asynchronous", True)
+    monkeypatch.setattr(Stepper, "asynchronous", True)
     monkeypatch.setattr(_gate._inputs, "check_finite", lambda *args: None)
     adversary = advloss.Adversary(patch(norm="batch"), "hinge", seed=0)
     measured = set()
