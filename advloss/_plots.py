@@ -44,7 +44,7 @@ def plot(title: str, curves: Mapping[str, Points], healthy: tuple[float, float] 
     for (name, points), color in zip(curves.items(), COLORS):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
         marks.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.2"/>')
-        marks.append(f'<text x="{key}" y="14" fill="{color}">{escape(name)}</text>')
+        marks.append(f'<text x="{key}" y="14" style="fill: {color}">{escape(name)}</text>')
         key += 8 + 6 * len(name)
     label = escape(title, quote=True)
     return (

@@ -38,8 +38,8 @@ class RunLog:
 
     def add(self, step: float, numbers: Mapping[str, float | None]) -> None:
         """Append a step."""
-        for name in numbers.keys() - self.columns.keys():
-            self.columns[name] = [None] * len(self.steps)
+        for name in numbers:
+            self.columns.setdefault(name, [None] * len(self.steps))
         self.steps.append(step)
         for name, column in self.columns.items():
             column.append(numbers.get(name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import warnings
 from collections.abc import Iterator
@@ -45,7 +47,12 @@ def watched(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monitor = advloss.HealthMonitor(
         adversary, every=10, data_size=data_size(path), generator_lr=about["generator_lr"], warn=told.append
     )
-    for report in reports(path):
+    given = list(reports(path))
+    while expected(path) and len(given) < 150:  # short runs go on as in their second half
+        last = given[-1].step
+        half = given[len(given) // 2 :]
+        given += [dataclasses.replace(report, step=last + report.step - half[0].step + 1) for report in half]
+    for report in given:
         monitor(report)
     assert monitor.findings == told
     return [finding.cause for finding in told]
@@ -171,7 +178,7 @@ def test_a_resumed_log_is_like_one_that_went_on(tmp_path: Path) -> None:
     torch.manual_seed(0)
     one, two = (advloss.Adversary("mlp", "hinge", seed=0) for _ in range(2))
     step(one)
-    two.load_state_dict(one.state_dict())
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
     random = torch.get_rng_state()
     first = [step(one).as_dict() for _ in range(20)]
     torch.set_rng_state(random)
