@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -50,5 +51,6 @@ class Report:
         names = ("loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy", "grad_norm", "fake_grad_norm")
         values = {name: float(value) for name in names if (value := getattr(self, name)) is not None}
         values.update({f"regularizers/{name}": float(term) for name, term in self.regularizers.items()})
-        values.update({f"signals/{name}": float(signal) for name, signal in self.signals.items()})
+        signals = {f"signals/{name}": float(signal) for name, signal in self.signals.items()}
+        values.update({name: value for name, value in signals.items() if not math.isnan(value)})  # no pair of a class
         return {"step": float(self.step), "skipped": float(self.skipped), **values}

@@ -170,6 +170,13 @@ def test_signals_come_with_every_seventeenth_step() -> None:
     assert [step for step, it in enumerate(measured) if it] == [0, 17, 34]
 
 
+def test_a_batch_without_two_of_a_class_says_nothing_of_classes() -> None:
+    signals = _signals.sample_signals(torch.rand(3, 2), torch.rand(3, 2), torch.arange(3), torch.arange(3))
+    report = advloss.Report(step=0, signals=signals)
+    assert "signals/diversity" in report.as_dict()
+    assert "signals/class_diversity" not in report.as_dict()
+
+
 class Leaky(nn.Module):
     """Its logits are those of the batch's mean: all it knows is which batch it was given."""
 
