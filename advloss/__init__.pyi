@@ -10,7 +10,11 @@ from ._create import create_discriminator as create_discriminator
 from ._create import create_loss as create_loss
 from ._create import create_recipe as create_recipe
 from ._create import create_regularizer as create_regularizer
+from ._diagnosis import Diagnosis as Diagnosis
+from ._diagnosis import Finding as Finding
+from ._diagnosis import diagnose as diagnose
 from ._features import FeatureDiscriminator as FeatureDiscriminator
+from ._health import HealthMonitor as HealthMonitor
 from ._interrupt import Interrupt as Interrupt
 from ._interrupt import interruptible as interruptible
 from ._logits import Logits as Logits
@@ -32,6 +36,8 @@ from ._regularizer import Regularizer as Regularizer
 from ._regularizer import input_gradient as input_gradient
 from ._regularizer import leaf as leaf
 from ._report import Report as Report
+from ._run_log import RunLog as RunLog
+from ._run_log import read_log as read_log
 from ._state import load_state as load_state
 from ._state import save_state as save_state
 from ._step_guard import StepGuard as StepGuard
@@ -42,6 +48,7 @@ from ._training_state import TrainingState as TrainingState
 from .errors import AdvlossError as AdvlossError
 from .errors import CombinationError as CombinationError
 from .errors import InputError as InputError
+from .errors import LogError as LogError
 from .errors import NonFiniteError as NonFiniteError
 from .errors import OptionError as OptionError
 from .errors import PluginError as PluginError

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from advloss import _accelerate, _state
+from advloss._about import describe
 from advloss._condition import Condition
 from advloss._create import build, build_all, by_short_name, check_known, create_recipe, load_target, options_of
 from advloss._followers import Followers
@@ -24,6 +25,7 @@ from advloss._interrupt import uninterrupted
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
 from advloss._numbers import check_numbers
+from advloss._passing import PassingGradient
 from advloss._random import random_stream
 from advloss._recipe import Component, MakeOptimizer
 from advloss._registry import find
@@ -32,6 +34,7 @@ from advloss._report import Report
 from advloss._rules import batch_coupled, check_combination
 from advloss._runtime import Runtime
 from advloss._seen import SeenFeatures
+from advloss._signals import EVERY, MIXED_EVERY, has_batch_norm, mixed_accuracy, sample_signals
 from advloss._steps import check_frozen, check_parameters, check_steps, check_without_state
 from advloss._turn import Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
@@ -130,6 +133,8 @@ class Adversary:
         self._runtime = Runtime()
         self._whole = set[str]()  # second-order terms that were found to have a whole graph
         self._seen = SeenFeatures()
+        self._passing = PassingGradient()
+        self._shape: tuple[int, ...] | None = None
         self._stateful = nn.ModuleDict(
             {
                 "discriminator": player_of(self.discriminator),
@@ -190,16 +195,18 @@ class Adversary:
             judge = self._judge(frozen=True)
             real_condition = condition if real_condition is None else real_condition
             fake, condition = self._gate.cast(fake, condition, self._dtype)
+            fake = fake.view_as(fake)  # to measure this loss's gradient alone: the script's fake has others as well
             fake_logits = at_least_float32(judge(fake, condition))
             real_logits: Logits | None = None
             if getattr(self.loss, "paired", False) and real is not None:
                 with torch.no_grad():
                     real_logits = at_least_float32(judge(*self._gate.cast(real, real_condition, self._dtype)))
-            loss = self.weight * self.loss.generator(fake_logits, real_logits)
+            loss = self.loss.generator(fake_logits, real_logits)
+            self._passing.watch(fake, loss)
             if judge.player is not self.discriminator and not self.augmentations:
                 self._seen.remember(fake, judge.features(fake))
         self._calls["generator"] += 1
-        return loss
+        return self.weight * loss
 
     def discriminator_step(
         self,
@@ -241,7 +248,9 @@ class Adversary:
                     applied = self._update.apply(gathered, self._stateful)
             self._calls["discriminator"] += 1
             self._seen.forget()
-            return self._finish(turn, applied) if sync else report_of(turn, self.loss, self.step)
+            if sync:
+                return self._finish(turn, applied)
+            return report_of(turn, self.loss, self.step, fake_grad_norm=self._passing.norm)
 
     def discriminator_loss(
         self,
@@ -294,6 +303,10 @@ class Adversary:
             module.to(device)
         return self
 
+    def describe(self) -> dict[str, Any]:
+        """What it was built from, in plain data: put it under ``"about"`` into a log's first line, for `advloss doctor`."""
+        return describe(self)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on: weights, buffers, optimizer, counters, unfinished accumulation."""
         self._settle()
@@ -303,6 +316,7 @@ class Adversary:
             "augmentations": {name: module.state_dict() for name, module in self.augmentations.items()},
             "update": self._update.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "fake_grad_norm": self._passing.number(),
             "counters": {"step": self.step, "skipped": self._guard.in_a_row, "seed": self._seed, **self._calls},
         }
 
@@ -333,6 +347,7 @@ class Adversary:
         self._update.load_state_dict(state["update"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
+        self._passing.take_up(state["fake_grad_norm"])
         counters = state["counters"]
         self.step, self._guard.in_a_row, self._seed = counters["step"], counters["skipped"], counters["seed"]
         self._calls = {player: counters[player] for player in self._calls}
@@ -343,6 +358,7 @@ class Adversary:
         self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
     ) -> Turn:
         self._check_turn(real, fake, condition, fake_condition)
+        self._shape = tuple(real.shape)
         conditions = condition, condition if fake_condition is None else fake_condition
         self._gate.check_finite(self._runtime.world, real=(real, conditions[0]), fake=(fake, conditions[1]))
         due = {n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0}
@@ -360,8 +376,18 @@ class Adversary:
         ):
             judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
             turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
+            self._measure(judge, turn, condition, fake_condition)
         self._check_double_backward(due, turn)
         return turn
+
+    def _measure(self, judge: Judge, turn: Turn, condition: Condition | None, fake_condition: Condition | None) -> None:
+        """What the samples show, in some of the steps: last in a turn, since it draws and leaves nothing."""
+        conditions = condition, condition if fake_condition is None else fake_condition
+        if self.step % EVERY == 0:
+            turn.signals.update(sample_signals(turn.real, turn.fake, *conditions))
+        if self.step % MIXED_EVERY == MIXED_EVERY - 1 and has_batch_norm(judge.player):
+            mixed = mixed_accuracy(judge, self.loss, turn.real, turn.fake, *conditions)
+            turn.signals["mixed_accuracy"] = mixed
 
     def _check_double_backward(self, due: Mapping[str, Any], turn: Turn) -> None:
         """At each second-order term's first time: its graph has to reach all that it came from."""
@@ -389,7 +415,8 @@ class Adversary:
         """What follows an update that was made, or skipped."""
         good, logits, scales = applied.good, applied.gathered.logits, len(as_scales(turn.real_logits))
         skipped = ~good if isinstance(good, Tensor) else not good
-        report = report_of(turn, self.loss, self.step, applied.norm, skipped=skipped)
+        pull = self._passing.norm
+        report = report_of(turn, self.loss, self.step, applied.norm, skipped=skipped, fake_grad_norm=pull)
         self.step += 1
         self._guard.watch(good)
         self._followers.after_step(good, logits[:scales], logits[scales:])

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from advloss import __version__
 from advloss._bibtex import bibliography
 from advloss._registry import OK, Entry, list_components, shared_names, unknown
-from advloss.errors import AdvlossError, UnknownComponentError
+from advloss.errors import AdvlossError, OptionError, UnknownComponentError
 from advloss.specs import Kind, Paper, Spec
 
 
@@ -64,7 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     cite.add_argument("names", nargs="+", metavar="name")
     cite.set_defaults(run=_cite)
 
-    doctor = commands.add_parser("doctor", help="versions, and plugins that cannot be used")
+    doctor = commands.add_parser(
+        "doctor", help="versions, and plugins that cannot be used; with a run's log, what is wrong with the run"
+    )
+    doctor.add_argument(
+        "run_log", nargs="?", type=Path, metavar="RUN", help="a JSON-lines log, or a folder with log.jsonl"
+    )
+    doctor.add_argument("--samples", type=Path, help="of the generator: a folder of pictures, .npy or .safetensors")
+    doctor.add_argument("--data-size", type=int, help="number of samples in the data set")
+    doctor.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots as well")
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -147,9 +155,15 @@ def _new(given: argparse.Namespace) -> None:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from advloss._doctor import report
+    if given.run_log is None:
+        if given.samples or given.html or given.data_size is not None:
+            raise OptionError("--samples, --data-size and --html are about a run: advloss doctor RUN ...")
+        from advloss._doctor import report
 
-    return report(as_json=given.json)
+        return report(as_json=given.json)
+    from advloss._consult import consult
+
+    return consult(given.run_log, given.samples, given.data_size, page_file=given.html, as_json=given.json)
 
 
 def _named(name: str, kind: Kind | None) -> list[Entry]:

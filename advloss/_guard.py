@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
+from advloss._late import Late
 from advloss._logits import as_scales
 from advloss._turn import Turn
 from advloss.errors import NonFiniteError
@@ -16,17 +16,11 @@ class Flag:
     """Whether a step was good. On a GPU it travels to the host behind the step, and nobody waits for it there."""
 
     def __init__(self, good: bool | Tensor) -> None:
-        self._good, self._arrived = good, None
-        if isinstance(good, Tensor) and good.device.type == "cuda":
-            self._good = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(good, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+        self._good = Late(good) if isinstance(good, Tensor) else good
 
     def read(self) -> bool:
-        """The flag. One step later the GPU still has that step's work before it: reading then holds nothing up."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return bool(self._good)
+        """The flag."""
+        return bool(self._good.read()) if isinstance(self._good, Late) else self._good
 
 
 class Guard:

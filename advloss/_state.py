@@ -123,6 +123,9 @@ def check_fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     counts = {**given["counters"], "micro-batches": given["update"]["count"]}
     if not all(type(n) is int and (n >= 0 or name == "seed") for name, n in counts.items()):
         raise StateError(f"counters of the state are {counts}; they are whole numbers")
+    pull = given["fake_grad_norm"]
+    if pull is not None and not (type(pull) is float and math.isfinite(pull)):
+        raise StateError(f"fake_grad_norm is {pull!r} in the state; expected a finite number or None")
     if (own["scheduler"] is None) != (given["scheduler"] is None):
         raise StateError("only one of the two has a scheduler; build the adversary as it was")
     _check_optimizer(own["update"]["optimizer"], given["update"]["optimizer"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Turn:
         terms: the regularizers' terms that were due, each times its `every`.
         buffers: scratch copies of all buffers as the turn left them, by their name in the adversary.
         second_order: whether a term differentiates a gradient.
+        signals: what the samples show, where it was measured.
     """
 
     real: Tensor
@@ -39,6 +40,7 @@ class Turn:
     terms: dict[str, Tensor]
     buffers: dict[str, Tensor]
     second_order: bool
+    signals: dict[str, Tensor] = field(default_factory=dict)
 
 
 def take_turn(
@@ -84,7 +86,13 @@ def cut(term: Tensor) -> bool:
 
 @torch.no_grad()
 def report_of(
-    turn: Turn, loss: Any, step: int, grad_norm: Tensor | None = None, *, skipped: bool | Tensor = False
+    turn: Turn,
+    loss: Any,
+    step: int,
+    grad_norm: Tensor | None = None,
+    *,
+    skipped: bool | Tensor = False,
+    fake_grad_norm: Tensor | None = None,
 ) -> Report:
     """The report of a turn."""
     accuracy = getattr(loss, "accuracy", None) or functools.partial(Loss.accuracy, loss)
@@ -99,6 +107,8 @@ def report_of(
         fake_accuracy=torch.stack(fake_shares).mean(),
         regularizers={name: term.detach() for name, term in turn.terms.items()},
         grad_norm=grad_norm,
+        fake_grad_norm=fake_grad_norm,
+        signals=turn.signals,
         skipped=skipped,
     )
 

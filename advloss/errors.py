@@ -33,3 +33,7 @@ class NonFiniteError(AdvlossError, FloatingPointError):
 
 class StateError(AdvlossError, ValueError):
     """Saved state that does not fit. Raised before any state changes."""
+
+
+class LogError(AdvlossError, ValueError):
+    """A run's log, or its samples, that cannot be read as such."""

@@ -1,10 +1,14 @@
 """Write what the docs take from the code: ``python docs/tables.py``, or ``--check`` that it is fresh."""
 
+import inspect
 import sys
 from pathlib import Path
 
 from advloss import list_components
+from advloss._causes import CAUSES
 from advloss._create import load_target, options_of
+from advloss._diagnosis import NUMBERS
+from advloss._facts import Facts
 from advloss._rules import RULES
 from advloss.specs import AugmentationSpec, DiscriminatorSpec, LossSpec, RegularizerSpec
 
@@ -21,16 +25,13 @@ def built_in(kind):
 
 def readme(text):
     """`text` with its table made anew."""
-    begin, end = "<!-- components -->", "<!-- /components -->"
-    head, _, rest = text.partition(begin)
-    _, _, tail = rest.partition(end)
     lines = ["| kind | name | | paper |", "|---|---|---|---|"]
     for kind in KINDS:
         for row in built_in(kind):
             paper = row.spec.paper
             source = f"[{paper.year}](https://arxiv.org/abs/{paper.arxiv})" if paper and paper.arxiv else ""
             lines.append(f"| {kind} | `{row.name}` | {row.summary}{_notes(row.spec)} | {source} |")
-    return "\n".join([f"{head}{begin}", *lines, f"{end}{tail}"])
+    return _between(text, "components", lines)
 
 
 def catalogue(_):
@@ -77,7 +78,32 @@ def combinations(_):
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"README.md": readme, "docs/catalogue.md": catalogue, "docs/combinations.md": combinations}
+def doctor(text):
+    """`text` with its two tables made anew."""
+    rows = ["| cause | sign | fix | next run |", "|---|---|---|---|"]
+    rows += [f'| <a id="{c.name}"></a>{c.title} (`{c.name}`) | {c.looks_at} | {c.fix} | {c.protocol} |' for c in CAUSES]
+    numbers = ["| number | healthy | |", "|---|---|---|"]
+    numbers += [f"| `{n}` | {healthy} | {_first_sentence(getattr(Facts, n))} |" for n, healthy in NUMBERS.items()]
+    return _between(_between(text, "causes", rows), "numbers", numbers)
+
+
+PAGES = {
+    "README.md": readme,
+    "docs/catalogue.md": catalogue,
+    "docs/combinations.md": combinations,
+    "docs/doctor.md": doctor,
+}
+
+
+def _between(text, name, lines):
+    """`text` with `lines` between the marks of this name."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    head, _, rest = text.partition(begin)
+    return "\n".join([f"{head}{begin}", *lines, f"{end}{rest.partition(end)[2]}"])
+
+
+def _first_sentence(described):
+    return " ".join(inspect.getdoc(described).split("\n\n")[0].split()).rstrip(".")
 
 
 def _notes(spec):

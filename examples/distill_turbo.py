@@ -273,7 +273,8 @@ def run(distillation: Distillation, options: argparse.Namespace) -> bool:
         def on_progress(progress: Progress) -> None:
             if log is not None:
                 numbers = progress.as_dict()
-                log.write(json.dumps(numbers) + "\n")
+                about = {"about": distillation.adversary.describe()} if progress.iteration == 1 else {}
+                log.write(json.dumps({**numbers, **about}) + "\n")
                 bar.update()
                 bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
 

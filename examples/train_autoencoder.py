@@ -223,7 +223,8 @@ def run(training: AutoencoderTraining, steps: int, options: argparse.Namespace) 
         def on_progress(progress: Progress) -> None:
             if log is not None:
                 numbers = progress.as_dict()
-                log.write(json.dumps(numbers) + "\n")
+                about = {"about": training.adversary.describe()} if progress.step == 1 else {}
+                log.write(json.dumps({**numbers, **about}) + "\n")
                 bar.update()
                 bar.set_postfix(pixel=f"{numbers['pixel']:.3f}", refresh=False)
 

@@ -124,6 +124,7 @@ def train_gan(
     accelerator = accelerator or Accelerator()
     ema = AveragedModel(generator, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).eval()
     own_optimizer = generator_optimizer(generator.parameters())
+    learning_rate = float(own_optimizer.param_groups[0]["lr"])
     scheduler = generator_scheduler(own_optimizer) if generator_scheduler else None
     model, optimizer = accelerator.prepare(generator, own_optimizer)
     adversary.prepare(accelerator)
@@ -178,7 +179,9 @@ def train_gan(
             done += 1
             bar.update()
             if accelerator.is_main_process:
-                record(done, loss, report, lines, accelerator, track_every)
+                rates = {"discriminator_steps": discriminator_steps, "generator_lr": learning_rate}
+                about = {**adversary.describe(), **rates} if done == 1 else None
+                record(done, loss, report, lines, accelerator, track_every, about)
             if on_step and accelerator.is_main_process:
                 on_step(done, ema.module)
             if done % save_every == 0:

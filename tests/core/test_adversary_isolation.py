@@ -18,7 +18,7 @@ import advloss
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
 REGULARIZERS = {"lecam": {"weight": 0.1}}
-COUNTERS = ("/saved/counters/generator", "/saved/counters/discriminator")
+COUNTERS = ("/saved/counters/generator", "/saved/counters/discriminator", "/saved/fake_grad_norm")
 
 
 def adversary_of(name: str) -> advloss.Adversary:

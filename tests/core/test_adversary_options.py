@@ -166,6 +166,8 @@ def test_report_says_what_happened_and_is_frozen() -> None:
     assert set(numbers) == {
         *("step", "skipped", "loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy", "grad_norm"),
         *("regularizers/r1", "regularizers/lecam"),
+        *(f"signals/{name}" for name in ("spread", "diversity", "distance")),
+        *(f"signals/{side}_{end}" for side in ("real", "fake") for end in ("low", "high")),
     }
     assert all(type(value) is float for value in numbers.values())
     assert numbers["loss"] == float(report.loss)

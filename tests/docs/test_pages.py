@@ -44,6 +44,18 @@ def test_three_lines() -> None:
     assert names["report"].step == 2  # type: ignore[attr-defined]
 
 
+def test_log_of_the_doctors_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import advloss
+
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "doctor.md").read_text(), re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "doctor.md", "exec"), {"__name__": "page"})
+    log = advloss.read_log(tmp_path / "log.jsonl")
+    assert len(log.steps) == 40
+    assert log.about["loss"] == "RelativisticPairing"
+    assert advloss.diagnose(log).verdict in ("healthy", "sick")
+
+
 def test_pages_are_in_the_navigation() -> None:
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):

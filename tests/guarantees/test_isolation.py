@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import advloss
 
-CALLS = ("/saved/counters/generator",)
+CALLS = ("/saved/counters/generator", "/saved/fake_grad_norm")
 
 
 @pytest.mark.parametrize("combination", every_combination())

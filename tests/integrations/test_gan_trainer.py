@@ -62,6 +62,7 @@ def test_counts_and_log(tmp_path):
     assert seen == [1, 2, 3] == [line["step"] for line in lines]
     assert adversary.step == 6
     assert {"generator/loss", "discriminator/loss", "discriminator/grad_norm"} <= lines[0].keys()
+    assert [line.get("about", {}).get("discriminator_steps") for line in lines] == [2, None, None]
 
 
 def test_steps_are_the_textbook_loop():
