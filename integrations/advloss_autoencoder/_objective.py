@@ -164,7 +164,11 @@ class Objective:
 
 def _check(samples: Tensor, images: Tensor) -> None:
     if samples.shape != images.shape:
+        way_out = (
+            "crop images to sides that the autoencoder's downsampling divides (videos: also to frames that it takes)"
+            if samples.shape[:2] == images.shape[:2]
+            else "give the images that the autoencoder was given, not latents"
+        )
         raise InputError(
-            f"the reconstruction has shape {tuple(samples.shape)}, the images {tuple(images.shape)}: crop images to "
-            "sides that the autoencoder's downsampling divides (videos: also to frames that it takes)"
+            f"the reconstruction has shape {tuple(samples.shape)}, the images {tuple(images.shape)}: {way_out}"
         )

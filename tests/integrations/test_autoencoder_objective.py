@@ -198,6 +198,8 @@ def test_errors_say_what_to_pass() -> None:
     adversary = Adversary(PATCH)
     with pytest.raises(InputError, match=r"downsampling divides"):
         Objective(adversary)(Reconstruction(reconstruction.samples[..., :-4], None), images)
+    with pytest.raises(InputError, match="not latents"):
+        Objective(adversary)(reconstruction, torch.zeros(2, 4, 3, 3))
     with pytest.raises(InputError, match=r"returned a map of shape \(2, 3, 24, 24\)"):
         Objective(adversary, perceptual=lambda a, b: (a - b).square())(reconstruction, images)
     with pytest.raises(OptionError, match="l1, l2, huber"):
