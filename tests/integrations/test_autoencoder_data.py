@@ -118,7 +118,9 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.permute(1, 2, 0).numpy(), np.rot90(COLOUR, -1))
 
 
-@pytest.mark.parametrize(("name", "words"), [("empty.jpg", "identify"), ("cut.png", ""), ("floats.tif", "8 or 16 bits")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("empty.jpg", "identify"), ("cut.png", ""), ("floats.tif", "8 or 16 bits")]
+)
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, words: str) -> None:
     Image.fromarray(COLOUR).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:300])
@@ -143,7 +145,7 @@ def test_a_hugging_face_data_set_by_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert torch.equal(images[1][0], torch.from_numpy(GREY))
     with pytest.raises(InputError, match="no column 'picture'; it has image, caption"):
         dataset_images(str(folder), column="picture")
-    with pytest.raises(InputError, match="row 0 .* a str is no image"):
+    with pytest.raises(InputError, match=r"row 0 .* a str is no image"):
         dataset_images(str(folder), column="caption")[0]
     with pytest.raises(InputError, match="split 'test'"):
         dataset_images(str(folder), split="test")

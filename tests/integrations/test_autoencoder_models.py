@@ -39,7 +39,10 @@ def test_every_kind_is_called_alike_and_its_last_layer_found(name: str) -> None:
 
 def test_channels_of_patches_are_not_those_of_images() -> None:
     """Wan 2.2's configuration counts 12 channels, of 2 x 2 patches of images of 3."""
-    model, video = wan_model(in_channels=12, out_channels=12, patch_size=2, is_residual=True), torch.rand(1, 3, 9, 32, 32)
+    model, video = (
+        wan_model(in_channels=12, out_channels=12, patch_size=2, is_residual=True),
+        torch.rand(1, 3, 9, 32, 32),
+    )
     reconstruction = Autoencoder(model)(video)
     assert reconstruction.samples.shape == video.shape
     assert last_layer(model) is nearest_weight(reconstruction.samples)

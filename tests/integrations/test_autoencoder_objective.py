@@ -90,7 +90,7 @@ def test_the_ramp_counts_with_the_adaptive_weight_too() -> None:
         reconstruction = Autoencoder(model, sample_posterior=False)(images)
         losses = objective(reconstruction, images)
         rec = losses.pixel + 1e-6 * losses.regularization
-        pulls.append(float(losses.total - rec))
+        pulls.append(float((losses.total - rec).detach()))
         ratios.append(float(losses.adaptive_weight))
     assert ratios[1] == pytest.approx(ratios[0], rel=1e-5)
     assert pulls[1] == pytest.approx(pulls[0] / 4, rel=1e-3)
