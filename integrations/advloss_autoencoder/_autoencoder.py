@@ -14,8 +14,8 @@ class Reconstruction(NamedTuple):
 
     Attributes:
         samples: `(N, C, ...)`, in the range of the images, [-1, 1].
-        regularization: a scalar: the KL divergence to the standard normal in nats a sample, or the codebook's loss;
-            None where the latent space has no such term.
+        regularization: a scalar: the KL divergence to the standard normal in nats for each value of the images, or the codebook's
+            loss; None where the latent space has no such term.
     """
 
     samples: Tensor
@@ -62,7 +62,7 @@ class Autoencoder(nn.Module):
         if posterior is None:
             return _read(model.decode(_latents(code)))
         latents = posterior.sample() if self.sample_posterior else posterior.mode()
-        return Reconstruction(_read(model.decode(latents)).samples, _kl(posterior) / len(images))
+        return Reconstruction(_read(model.decode(latents)).samples, _kl(posterior) / images.numel())
 
 
 def last_layer(model: nn.Module) -> nn.Parameter:
