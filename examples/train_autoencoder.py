@@ -61,7 +61,10 @@ LARGEST = 1024  # side of an image that is measured
 
 def main() -> int:
     options = parse()
-    accelerator = Accelerator(cpu=options.cpu, mixed_precision=options.mixed_precision)
+    try:
+        accelerator = Accelerator(cpu=options.cpu, mixed_precision=options.mixed_precision)
+    except ValueError as error:  # fp16 on a CPU
+        raise advloss.OptionError(f"--mixed-precision {options.mixed_precision}: {error}") from error
     if accelerator.device.type == "cpu":
         torch.set_flush_denormal(True)  # small GANs are several times slower with denormal numbers
     set_seed(options.seed, device_specific=True)
@@ -309,9 +312,19 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.regularizer is None:
         options.regularizer = [component(R1)]
-    for name in ("steps", "side", "batch", "held_out", "shown", "save_every", "validate_every"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    for name in (
+        "steps",
+        "side",
+        "batch",
+        "held_out",
+        "shown",
+        "save_every",
+        "validate_every",
+        "lr",
+        "discriminator_lr",
+    ):
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0")
     if not 0 <= options.start_step < options.steps:
         parser.error(f"--start-step {options.start_step} is not within --steps {options.steps}: give one that is")
     return options
