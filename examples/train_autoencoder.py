@@ -61,10 +61,7 @@ LARGEST = 1024  # side of an image that is measured
 
 def main() -> int:
     options = parse()
-    try:
-        accelerator = Accelerator(cpu=options.cpu, mixed_precision=options.mixed_precision)
-    except ValueError as error:  # fp16 on a CPU
-        raise advloss.OptionError(f"--mixed-precision {options.mixed_precision}: {error}") from error
+    accelerator = Accelerator(cpu=options.cpu, mixed_precision=options.mixed_precision)
     if accelerator.device.type == "cpu":
         torch.set_flush_denormal(True)  # small GANs are several times slower with denormal numbers
     set_seed(options.seed, device_specific=True)

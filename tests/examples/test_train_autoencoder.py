@@ -188,7 +188,6 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
         (("--start-step", 100, "--steps", 2), "--start-step"),
         (("--steps", 0), "--steps must be above 0"),
         (("--lr", -1), "--lr must be above 0"),
-        (("--mixed-precision", "fp16"), "--mixed-precision fp16"),
         (("--lpips",), "LPIPS"),
         (("--model", "no/such-model"), "no/such-model"),
         (("--model", "."), "config.json"),
