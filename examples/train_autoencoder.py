@@ -134,7 +134,7 @@ class Detail(nn.Module):
     """A small PatchGAN on what a blur removes, enlarged: it says nothing about brightness and colour, which the
     reconstruction loss knows better, and detail is not small beside them."""
 
-    def __init__(self, in_channels: int = 3, width: int = 32, gain: float = 8.0) -> None:
+    def __init__(self, in_channels: int = 3, width: int = 32, gain: float = 4.0) -> None:
         super().__init__()
         self.in_channels, self.gain = in_channels, gain
         convolutions = (
@@ -162,7 +162,6 @@ def make_adversary(options: argparse.Namespace, start_step: int, head_start: int
         start_step=start_step,
         discriminator_start_step=max(0, start_step - head_start),
         optimizer=functools.partial(torch.optim.Adam, lr=options.discriminator_lr, betas=(0.0, 0.99), fused=True),
-        scheduler=functools.partial(cosine, steps=max(1, options.steps - start_step + head_start)),
     )
 
 
@@ -171,9 +170,9 @@ def make_model(options: argparse.Namespace) -> nn.Module:
     if options.model:
         model: nn.Module = AutoModel.from_pretrained(options.model, subfolder=options.subfolder)
     else:
-        widths, blocks = (48, 48), (0, 1)  # 2 x 2 pixels to 3 numbers; nothing is computed at full resolution
+        widths, blocks = (48, 48), (0, 1)  # 2 x 2 pixels to 4 numbers; nothing is computed at full resolution
         model = AutoencoderDC(
-            latent_channels=3,
+            latent_channels=4,
             attention_head_dim=8,
             encoder_block_types="ResBlock",
             decoder_block_types="ResBlock",
@@ -293,7 +292,7 @@ def parse() -> argparse.Namespace:
     add("--discriminator", default="detail", help="(default: %(default)s)", **named)
     add("--loss", default="relativistic", help="(default: %(default)s)", **named)
     add("--regularizer", nargs="*", help=f"any number of them (default: {R1})", **named)
-    add("--weight", type=float, default=4.0, help="of the adversary, times the adaptive weight (default: %(default)s)")
+    add("--weight", type=float, default=3.0, help="of the adversary, times the adaptive weight (default: %(default)s)")
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--crop", type=int, help="side of the window that the adversary sees of them (default: all)")
     add("--batch", type=int, default=8, help="crops in a batch, for each process (default: %(default)s)")
