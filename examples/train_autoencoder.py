@@ -7,23 +7,24 @@ for as many steps, and both are measured on photographs that neither was trained
     pip install 'advloss[autoencoder]'
     python examples/train_autoencoder.py
     python examples/train_autoencoder.py --resume                     # go on after Ctrl-C
-    python examples/train_autoencoder.py --images my/folder --model stabilityai/sd-vae-ft-mse --decoder-only
+    python examples/train_autoencoder.py --images my/folder --model stabilityai/sd-vae-ft-mse --decoder-only --side 256
+    python examples/train_autoencoder.py --discriminator patch --loss hinge --regularizer lecam:weight=0.05
     torchrun --nproc_per_node 2 examples/train_autoencoder.py
 
-Everything is written to one folder (--out): the model in diffusers' format, metrics.json, log.jsonl, comparison.png.
+Everything is written to one folder (--out): the model in diffusers' format, metrics.json, log.jsonl, comparison.png, and
+the same figures and pictures on the way (validation.jsonl, validation/).
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import json
 import math
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -37,24 +38,25 @@ from tqdm import tqdm
 
 import advloss
 from advloss_autoencoder import (
-    Autoencoder,
     AutoencoderTraining,
     HeldOut,
+    Images,
     Objective,
     Progress,
     RandomCrops,
     dataset_images,
-    evaluate,
     folder_images,
     freeze_encoder,
     last_layer,
     load_lpips,
     photographs,
-    save_comparison,
     split,
+    validate,
 )
 
 MULTIPLE = 32  # sides of whole images, for the downsampling of any usual autoencoder
+R1 = "r1:weight=0.03,every=4"
+LARGEST = 1024  # side of an image that is measured
 
 
 def main() -> int:
@@ -64,22 +66,26 @@ def main() -> int:
         torch.set_flush_denormal(True)  # small GANs are several times slower with denormal numbers
     set_seed(options.seed, device_specific=True)
     began = time.perf_counter()
-    images, held_out = load_images(options)
-    crops = RandomCrops(images, options.side, crops=max(1, 1024 // len(images)))
-    training = make_training(crops, options, accelerator)
-    if options.resume:
-        training.load(options.out / "checkpoints")
+    images, unseen = load_images(options)
+    held_out = list(HeldOut(unseen, MULTIPLE, LARGEST))  # a file that cannot be read shows now
     accelerator.print(f"{len(images)} images to train on, {len(held_out)} held out")
+    training = make_training(images, options, accelerator, options.start_step)
+    checkpoints, plain = options.out / "checkpoints", options.out / "without_adversary"
+    if options.resume:
+        training.load(checkpoints)
 
-    start = training.adversary.start_step
-    plain = options.out / "without_adversary"
-    if options.compare and training.step_count <= start:
-        if not run(training, start, options):
+    if options.compare and training.step_count <= options.start_step:
+        if not run(training, options.start_step, held_out, options):
             return training.exit_status
+        other = make_training(images, options, accelerator, start_step=options.steps, head_start=0)  # that is never
+        other.load(checkpoints)
+        with progress_bar(other, options.steps, "without adversary") as bar:
+            if not other.run(options.steps, lambda progress: bar.update()):
+                return other.exit_status
         if accelerator.is_main_process:
-            train_plain(training, crops, options).save_pretrained(plain)
-        accelerator.wait_for_everyone()
-    if not run(training, options.steps, options):
+            other.averaged_model().save_pretrained(plain)
+        training.load(checkpoints)  # for the random numbers
+    if not run(training, options.steps, held_out, options):
         return training.exit_status
 
     if accelerator.is_main_process:
@@ -88,22 +94,29 @@ def main() -> int:
         models = {"with adversary": model}
         if options.compare:
             models = {"without": type(model).from_pretrained(plain).to(accelerator.device), **models}
-        finish(models, HeldOut(held_out, MULTIPLE), options, time.perf_counter() - began)
+        finish(models, held_out, options, time.perf_counter() - began)
     accelerator.end_training()
     return 0
 
 
-def make_training(crops: RandomCrops, options: argparse.Namespace, accelerator: Accelerator) -> AutoencoderTraining:
-    """The autoencoder, its adversary and its objective."""
+def make_training(
+    images: Images, options: argparse.Namespace, accelerator: Accelerator, start_step: int, head_start: int = 100
+) -> AutoencoderTraining:
+    """The autoencoder, its objective with the adversary, and crops to train on. The discriminator has a head start of
+    some steps."""
     model = make_model(options)
+    quantized = hasattr(model, "quantize")
     objective = Objective(
-        make_adversary(options, options.start_step),
+        make_adversary(options, start_step, head_start),
         last_layer(model),
         perceptual=load_lpips().to(accelerator.device) if options.lpips else None,
+        regularization_weight=1.0 if quantized else 1e-6,  # VQGAN's, latent diffusion's
         ramp_steps=100,
         crop=options.crop,
     )
-    optimizer = make_optimizer(model, options)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=options.lr, betas=(0.9, 0.99), fused=True)
+    crops = RandomCrops(images, options.side, crops=max(1, 1024 // len(images)))
     loader = DataLoader(crops, options.batch, shuffle=True, drop_last=True, num_workers=options.workers)
     return AutoencoderTraining(
         model,
@@ -116,7 +129,7 @@ def make_training(crops: RandomCrops, options: argparse.Namespace, accelerator: 
     )
 
 
-@advloss.register_discriminator("detail", summary="Judges what a blur of 3 x 3 pixels removes.")
+@advloss.register_discriminator("detail", smallest=4, summary="Judges what a blur of 3 x 3 pixels removes.")
 class Detail(nn.Module):
     """A small PatchGAN on what a blur removes, enlarged: it says nothing about brightness and colour, which the
     reconstruction loss knows better, and detail is not small beside them."""
@@ -138,16 +151,16 @@ class Detail(nn.Module):
         return self.layers(self.gain * (samples - blurred))
 
 
-def make_adversary(options: argparse.Namespace, start_step: int) -> advloss.Adversary:
-    """The combination that measured best on the embedded photographs: each reconstruction against its own image, and
-    enough R1 that the discriminator's slope says in which direction there is more detail."""
+def make_adversary(options: argparse.Namespace, start_step: int, head_start: int) -> advloss.Adversary:
+    """By default the combination that measured best on the embedded photographs: each reconstruction against its own
+    image, and enough R1 that the discriminator's slope says in which direction there is more detail."""
     return advloss.Adversary(
-        "detail",
-        loss="relativistic",
-        regularizers={"r1": {"weight": 0.03, "every": 4}},
+        options.discriminator,
+        options.loss,
+        options.regularizer,
         weight=options.weight,
         start_step=start_step,
-        discriminator_start_step=max(0, start_step - 100),
+        discriminator_start_step=max(0, start_step - head_start),
         optimizer=functools.partial(torch.optim.Adam, lr=options.discriminator_lr, betas=(0.0, 0.99), fused=True),
     )
 
@@ -173,11 +186,6 @@ def make_model(options: argparse.Namespace) -> nn.Module:
     return freeze_encoder(model) if options.decoder_only else model
 
 
-def make_optimizer(model: nn.Module, options: argparse.Namespace) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(trained, lr=options.lr, betas=(0.9, 0.99), fused=True)
-
-
 def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
     """A short rise, then half a cosine down to a tenth."""
 
@@ -187,60 +195,51 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sched
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def train_plain(training: AutoencoderTraining, crops: RandomCrops, options: argparse.Namespace) -> nn.Module:
-    """A copy of what `training` has so far, trained on without its adversary until the last step."""
-    model, ema = copy.deepcopy(training.model), copy.deepcopy(training.ema)
-    optimizer = make_optimizer(model, options)
-    optimizer.load_state_dict(training.optimizer.state_dict())
-    scheduler = cosine(optimizer, options.steps)
-    scheduler.load_state_dict(training.scheduler.state_dict())
-    autoencoder, device = Autoencoder(model), training.accelerator.device
-    never = Objective(make_adversary(options, options.steps + 1), perceptual=training.objective.perceptual)
-    batches = advloss.EndlessBatches(DataLoader(crops, options.batch, shuffle=True, drop_last=True))
-    with torch.random.fork_rng():
-        for _ in tqdm(range(training.step_count, options.steps), desc="without adversary", file=sys.stdout):
-            images = next(batches).to(device)
-            never(autoencoder(images), images).total.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            scheduler.step()
-            ema.step(model.parameters())
-    ema.copy_to(model.parameters())
-    return model
-
-
-def run(training: AutoencoderTraining, steps: int, options: argparse.Namespace) -> bool:
-    """Train, with a progress bar and a log line for every step. Returns False after Ctrl-C or SIGTERM."""
-    main_process = training.accelerator.is_main_process
-    options.out.mkdir(parents=True, exist_ok=True)
+def run(training: AutoencoderTraining, steps: int, held_out: list[Tensor], options: argparse.Namespace) -> bool:
+    """Train, with a progress bar, a log line for every step, and figures and a picture every now and then. Returns
+    False after Ctrl-C or SIGTERM."""
+    checkpoints, done, every = options.out / "checkpoints", training.step_count, options.validate_every
+    if not training.accelerator.is_main_process:
+        return training.run(steps, checkpoints=checkpoints, save_every=options.save_every)
+    folder, lpips = options.out / "validation", lpips_for_figures()
+    folder.mkdir(parents=True, exist_ok=True)
     with (
-        advloss.open_step_log(options.out / "log.jsonl", training.step_count) if main_process else nullcontext() as log,
-        tqdm(
-            total=steps, initial=training.step_count, desc="autoencoder", file=sys.stdout, disable=not main_process
-        ) as bar,
+        advloss.open_step_log(options.out / "log.jsonl", done) as log,
+        advloss.open_step_log(options.out / "validation.jsonl", done // every) as validation,
+        progress_bar(training, steps, "autoencoder") as bar,
     ):
 
         def on_progress(progress: Progress) -> None:
+<<<<<<< HEAD
             if log is not None:
                 numbers = progress.as_dict()
                 about = {"about": training.adversary.describe()} if progress.step == 1 else {}
                 log.write(json.dumps({**numbers, **about}) + "\n")
                 bar.update()
                 bar.set_postfix(pixel=f"{numbers['pixel']:.3f}", refresh=False)
+=======
+            numbers, step = progress.as_dict(), progress.step
+            log.write(json.dumps(numbers) + "\n")
+            bar.update()
+            bar.set_postfix(pixel=f"{numbers['pixel']:.3f}", refresh=False)
+            if step % every == 0:
+                model = {"reconstruction": training.averaged_model()}
+                (figures,) = validate(model, held_out, folder / f"{step:08d}.png", lpips=lpips).values()
+                validation.write(json.dumps({"step": step, **figures.as_dict()}) + "\n")
+>>>>>>> w6
 
-        return training.run(steps, on_progress, checkpoints=options.out / "checkpoints", save_every=options.save_every)
+        return training.run(steps, on_progress, checkpoints=checkpoints, save_every=options.save_every)
 
 
-def finish(models: dict[str, nn.Module], images: HeldOut, options: argparse.Namespace, seconds: float) -> None:
-    """Measure and draw."""
-    lpips = load_lpips("alex") if options.lpips else None
-    figures = {}
-    for name, model in models.items():
-        device = next(model.parameters()).device
-        figures[name] = evaluate(model, (images[i] for i in range(len(images))), lpips=lpips, device=device)
-    windows = torch.stack([middle(images[i], options.shown) for i in range(min(len(images), 4))])
-    made = {name: reconstruct(model, windows) for name, model in models.items()}
-    save_comparison(options.out / "comparison.png", windows, made, enlarge=2.0)
+def progress_bar(training: AutoencoderTraining, steps: int, title: str) -> tqdm:
+    quiet = not training.accelerator.is_main_process
+    return tqdm(total=steps, initial=training.step_count, desc=title, file=sys.stdout, disable=quiet)
+
+
+def finish(models: dict[str, nn.Module], held_out: list[Tensor], options: argparse.Namespace, seconds: float) -> None:
+    """The last figures and the picture."""
+    picture = options.out / "comparison.png"
+    figures = validate(models, held_out, picture, window=options.shown, lpips=lpips_for_figures())
     metrics = {name: row.as_dict() for name, row in figures.items()}
     metrics["run"] = {"seconds": seconds, "seed": options.seed, "steps": options.steps}
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
@@ -249,25 +248,29 @@ def finish(models: dict[str, nn.Module], images: HeldOut, options: argparse.Name
     print(f"everything is in {options.out}; it took {seconds:.0f} s")
 
 
-def middle(image: Tensor, side: int) -> Tensor:
-    """The middle of an image, at most `side` wide and high."""
-    top, left = ((length - side) // 2 for length in image.shape[1:])
-    return image[:, top : top + side, left : left + side]
+def lpips_for_figures() -> nn.Module | None:
+    """LPIPS where it is on this machine."""
+    try:
+        return load_lpips("alex")
+    except advloss.OptionError:
+        return None
 
 
-@torch.no_grad()
-def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
-    device = next(model.parameters()).device
-    return Autoencoder(model, sample_posterior=False)(images.to(device)).samples.cpu()
-
-
-def load_images(options: argparse.Namespace):
+def load_images(options: argparse.Namespace) -> tuple[Images, Images]:
     """Images to train on, and images held out."""
     if options.images:
         return split(folder_images(options.images), options.held_out)
     if options.dataset:
-        return split(dataset_images(options.dataset, column=options.column), options.held_out)
+        return split(dataset_images(options.dataset, options.split, options.column), options.held_out)
     return photographs()
+
+
+def component(text: str) -> tuple[Any, dict[str, Any]]:
+    """A name or a class of the user's own, with options."""
+    try:
+        return advloss.parse_component(text)
+    except advloss.AdvlossError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse() -> argparse.Namespace:
@@ -278,6 +281,7 @@ def parse() -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--images", type=Path, help="folder of images (default: embedded photographs)")
     add("--dataset", help="name of a Hugging Face data set")
+    add("--split", default="train", help="of the data set (default: %(default)s)")
     add("--column", default="image", help="of the data set that holds the images (default: %(default)s)")
     add("--held-out", type=int, default=8, help="images held out of a folder or data set (default: %(default)s)")
     add(
@@ -286,9 +290,17 @@ def parse() -> argparse.Namespace:
     )
     add("--subfolder", help="of --model, such as vae")
     add("--decoder-only", action="store_true", help="keep the encoder, and with it the latents, as they are")
-    add("--lpips", action="store_true", help="add LPIPS to the objective and to the metrics (needs its weights)")
+    add(
+        "--lpips",
+        action="store_true",
+        help="add LPIPS to the objective (needs its weights; figures have it wherever those are)",
+    )
     add("--steps", type=int, default=3000, help="of the autoencoder (default: %(default)s)")
     add("--start-step", type=int, default=1500, help="step in which the adversary begins (default: %(default)s)")
+    named = {"type": component, "metavar": "NAME[:OPTION=VALUE,...]"}
+    add("--discriminator", default="detail", help="(default: %(default)s)", **named)
+    add("--loss", default="relativistic", help="(default: %(default)s)", **named)
+    add("--regularizer", nargs="*", help=f"any number of them (default: {R1})", **named)
     add("--weight", type=float, default=3.0, help="of the adversary, times the adaptive weight (default: %(default)s)")
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--crop", type=int, help="side of the window that the adversary sees of them (default: all)")
@@ -298,14 +310,27 @@ def parse() -> argparse.Namespace:
     add("--ema-decay", type=float, default=0.99, help="of the averaged autoencoder (default: %(default)s)")
     add("--no-compare", dest="compare", action="store_false", help="do not train a copy without the adversary")
     add("--shown", type=int, default=128, help="side of the windows in the picture (default: %(default)s)")
+    add("--validate-every", type=int, default=1000, help="steps between pictures (default: %(default)s)")
     add("--save-every", type=int, default=500, help="steps between checkpoints (default: %(default)s)")
     add("--workers", type=int, default=0, help="processes that load images (default: %(default)s)")
     add("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
     add("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args()
-    for name in ("steps", "side", "batch", "held_out", "shown", "save_every"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.regularizer is None:
+        options.regularizer = [component(R1)]
+    for name in (
+        "steps",
+        "side",
+        "batch",
+        "held_out",
+        "shown",
+        "save_every",
+        "validate_every",
+        "lr",
+        "discriminator_lr",
+    ):
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0")
     if not 0 <= options.start_step < options.steps:
         parser.error(f"--start-step {options.start_step} is not within --steps {options.steps}: give one that is")
     return options

@@ -3,6 +3,7 @@ from ._autoencoder import Reconstruction as Reconstruction
 from ._autoencoder import freeze_encoder as freeze_encoder
 from ._autoencoder import last_layer as last_layer
 from ._data import HeldOut as HeldOut
+from ._data import Images as Images
 from ._data import RandomCrops as RandomCrops
 from ._data import dataset_images as dataset_images
 from ._data import folder_images as folder_images
@@ -19,3 +20,4 @@ from ._perceptual import load_lpips as load_lpips
 from ._picture import save_comparison as save_comparison
 from ._training import AutoencoderTraining as AutoencoderTraining
 from ._training import Progress as Progress
+from ._validation import validate as validate

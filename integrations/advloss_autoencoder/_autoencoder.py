@@ -14,8 +14,8 @@ class Reconstruction(NamedTuple):
 
     Attributes:
         samples: `(N, C, ...)`, in the range of the images, [-1, 1].
-        regularization: a scalar: the KL divergence to the standard normal in nats a sample, or the codebook's loss;
-            None where the latent space has no such term.
+        regularization: a scalar: the KL divergence to the standard normal in nats for each value of the images, or the codebook's
+            loss; None where the latent space has no such term.
     """
 
     samples: Tensor
@@ -47,26 +47,22 @@ class Autoencoder(nn.Module):
         """`(N, C, H, W)`, or videos `(N, C, T, H, W)`, in [-1, 1].
 
         Raises:
-            InputError: other channels than the model was built for.
+            InputError: other channels or dimensions than the model was built for.
         """
-        self._check(images)
         model: Any = self.model
         if not (hasattr(model, "encode") and hasattr(model, "decode")):
             return _read(model(images))
-        code = model.encode(images)
+        try:
+            code = model.encode(images)
+        except (RuntimeError, ValueError) as error:
+            if problem := _unfit(model, images):
+                raise InputError(problem) from error
+            raise
         posterior = getattr(code, "latent_dist", None)
         if posterior is None:
             return _read(model.decode(_latents(code)))
         latents = posterior.sample() if self.sample_posterior else posterior.mode()
-        return Reconstruction(_read(model.decode(latents)).samples, _kl(posterior) / len(images))
-
-    def _check(self, images: Tensor) -> None:
-        channels = getattr(getattr(self.model, "config", None), "in_channels", None)
-        if channels is not None and images.shape[1] != channels:
-            raise InputError(
-                f"images have shape {tuple(images.shape)}, and this {type(self.model).__name__} takes {channels} "
-                "channels: give images (N, C, ...) in [-1, 1], not latents"
-            )
+        return Reconstruction(_read(model.decode(latents)).samples, _kl(posterior) / images.numel())
 
 
 def last_layer(model: nn.Module) -> nn.Parameter:
@@ -113,6 +109,23 @@ def _unwrap(model: nn.Module) -> nn.Module:
     while isinstance(model, (Autoencoder, nn.parallel.DistributedDataParallel)):
         model = model.model if isinstance(model, Autoencoder) else model.module
     return model
+
+
+def _unfit(model: nn.Module, images: Tensor) -> str | None:
+    """Why `model` cannot have encoded `images`, where their shape tells. Asked afterwards, since configurations count
+    channels in several ways: Wan 2.2's are those of patches."""
+    name, shape = type(model).__name__, tuple(images.shape)
+    dims = 3 if any(isinstance(module, nn.Conv3d) for module in model.modules()) else 2
+    if images.ndim != dims + 2:
+        kind = "videos (N, C, T, H, W)" if dims == 3 else "images (N, C, H, W)"
+        return f"images have shape {shape}, and this {name} takes {kind}, in [-1, 1]"
+    channels = getattr(getattr(model, "config", None), "in_channels", None)
+    if channels is not None and images.shape[1] != channels:
+        return (
+            f"images have shape {shape}, and this {name} takes {channels} channels: give images (N, C, ...) in "
+            "[-1, 1], not latents"
+        )
+    return None
 
 
 def _latents(code: Any) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from advloss import InputError
+from advloss import InputError, OptionError
 
 TRAINING = ("astronaut", "brick", "camera", "coffee", "grass", "gravel", "rocket", "stereo_motorcycle")
 HELD_OUT = ("chelsea",)
@@ -45,7 +45,7 @@ class folder_images:  # noqa: N801
     """The images below a folder, in the order of their paths, read when asked for.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none; one cannot be read.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -59,8 +59,12 @@ class folder_images:  # noqa: N801
     def __getitem__(self, index: int) -> Tensor:
         from PIL import Image
 
-        with Image.open(self.paths[index]) as image:
-            return as_tensor(np.asarray(image.convert("RGB")))
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                return as_tensor(as_rgb(image))
+        except Exception as error:  # the formats' readers raise of all kinds
+            raise InputError(f"{path} cannot be read ({error}): mend it or take it out of the folder") from error
 
 
 @final
@@ -68,16 +72,27 @@ class dataset_images:  # noqa: N801
     """The images of a Hugging Face data set.
 
     Args:
-        name: as in `datasets.load_dataset`.
+        name: as in `datasets.load_dataset`: on the Hub, or a folder.
         split: of the data set.
         column: that holds the images.
+
+    Raises:
+        OptionError: the package `datasets` is missing.
+        InputError: there is no such data set, split or column; a row holds no image.
     """
 
     def __init__(self, name: str, split: str = "train", column: str = "image") -> None:
-        from datasets import load_dataset
-
-        self.rows: Any = load_dataset(name, split=split)
-        self.column = column
+        try:
+            from datasets import load_dataset
+        except ImportError as error:
+            raise OptionError(
+                "data sets by name need the package datasets: pip install 'advloss[autoencoder,datasets]'"
+            ) from error
+        try:
+            self.rows: Any = load_dataset(name, split=split)
+        except (OSError, ValueError) as error:
+            raise InputError(f"the split {split!r} of the data set {name!r} cannot be loaded: {error}") from error
+        self.name, self.column = name, column
         if column not in self.rows.column_names:
             raise InputError(f"{name} has no column {column!r}; it has {', '.join(self.rows.column_names)}")
 
@@ -85,7 +100,10 @@ class dataset_images:  # noqa: N801
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Tensor:
-        return as_tensor(np.asarray(self.rows[index][self.column].convert("RGB")))
+        try:
+            return as_tensor(as_rgb(self.rows[index][self.column]))
+        except Exception as error:
+            raise InputError(f"row {index} of {self.name} has no readable {self.column!r}: {error}") from error
 
 
 @final
@@ -113,18 +131,56 @@ class RandomCrops(Dataset[Tensor]):
 
 @final
 class HeldOut(Dataset[Tensor]):
-    """Whole images `(3, H, W)` in [-1, 1], cut at the right and below to sides that `multiple` divides."""
+    """Whole images `(3, H, W)` in [-1, 1], cut at the right and below to sides that `multiple` divides.
 
-    def __init__(self, images: Images, multiple: int) -> None:
-        self.images, self.multiple = images, multiple
+    Args:
+        images: where they come from.
+        multiple: of which sides are; smaller images are enlarged to it.
+        largest: side; of larger images the middle.
+    """
+
+    def __init__(self, images: Images, multiple: int, largest: int | None = None) -> None:
+        self.images, self.multiple, self.largest = images, multiple, largest
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
         image = at_least(self.images[index], self.multiple)
+        if self.largest is not None:
+            image = middle(image, self.largest)
         height, width = (side // self.multiple * self.multiple for side in image.shape[1:])
         return scale(image[:, :height, :width])
+
+
+def middle(image: Tensor, side: int) -> Tensor:
+    """The middle of an image, at most `side` wide and high."""
+    top, left = (max(length - side, 0) // 2 for length in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
+
+
+def as_rgb(image: Any) -> np.ndarray:
+    """uint8 `(H, W, 3)` of a Pillow image as viewers show it: turned upright, on white, 16 bits brought to 8.
+
+    Raises:
+        InputError: it is no Pillow image, or its numbers have no known range.
+    """
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        raise InputError(f"a {type(image).__name__} is no image; give a column of images")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError(f"integers from {values.min()} to {values.max()} have no known range: save 8 or 16 bits")
+        image = Image.fromarray((values / 257).round().astype(np.uint8))  # convert() would clip at 255
+    if image.mode == "F":
+        raise InputError("floating-point images have no known range: save 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
 
 
 def as_tensor(image: np.ndarray) -> Tensor:
@@ -156,7 +212,7 @@ def split(images: Images, held_out: int) -> tuple[Images, Images]:
         InputError: too few.
     """
     if not 1 <= held_out < len(images):
-        raise InputError(f"{held_out} of {len(images)} images held out; leave at least one on either side")
+        raise InputError(f"{held_out} of {len(images)} images held out: hold out fewer, from 1 on")
     cut = len(images) - held_out
     return Part(images, range(cut)), Part(images, range(cut, len(images)))
 

@@ -139,9 +139,10 @@ class PatchFeatures(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, width, 5, 2), nn.LeakyReLU(0.2), nn.Conv2d(width, width, 5, 4), nn.LeakyReLU(0.2)
-        )
+        with torch.random.fork_rng(devices=[]):  # first weights, which are not used, would draw from the script's
+            self.layers = nn.Sequential(
+                nn.Conv2d(3, width, 5, 2), nn.LeakyReLU(0.2), nn.Conv2d(width, width, 5, 4), nn.LeakyReLU(0.2)
+            )
         draws = torch.Generator().manual_seed(0)
         for parameter in self.layers.parameters():
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 1

@@ -31,7 +31,7 @@ class Losses:
         total: what to differentiate.
         pixel: mean over all values.
         perceptual: mean over samples, before its weight.
-        regularization: the KL divergence in nats a sample, or the codebook's loss, before its weight.
+        regularization: the KL divergence in nats for each value, or the codebook's loss, before its weight.
         adversarial: the adversary's generator loss with its weight, before the adaptive one; None before the start step.
         feature_matching: before its weight.
         adaptive_weight: lambda; None with a fixed weight, and before the start step.
@@ -60,7 +60,8 @@ class Objective:
         pixel: the distance of pixels, by name or as a function of reconstructions and images to a scalar.
         perceptual: a module or function of reconstructions and images, such as `load_lpips()`; a module is frozen.
         perceptual_weight: of that term.
-        regularization_weight: of the KL divergence (1e-6 in latent diffusion) or the codebook term (1 in VQGAN).
+        regularization_weight: of the KL divergence (1e-6 in latent diffusion, which has sums over values where we have means)
+            or the codebook term (1 in VQGAN).
         feature_matching: weight of that term; it counts with the adversarial loss, before lambda.
         ramp_steps: the adversarial loss rises to its whole weight within so many steps.
         crop: side of the window that the adversary sees of large images, at a place of its own in every step.
@@ -164,7 +165,11 @@ class Objective:
 
 def _check(samples: Tensor, images: Tensor) -> None:
     if samples.shape != images.shape:
+        way_out = (
+            "crop images to sides that the autoencoder's downsampling divides (videos: also to frames that it takes)"
+            if samples.shape[:2] == images.shape[:2]
+            else "give the images that the autoencoder was given, not latents"
+        )
         raise InputError(
-            f"the reconstruction has shape {tuple(samples.shape)}, the images {tuple(images.shape)}: crop images to "
-            "sides that the autoencoder's downsampling divides (videos: also to frames that it takes)"
+            f"the reconstruction has shape {tuple(samples.shape)}, the images {tuple(images.shape)}: {way_out}"
         )

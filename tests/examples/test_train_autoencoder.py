@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import VQModel
 from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from advloss import _registry
+from advloss.testing import check
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_autoencoder.py"
 TINY = ("--cpu", "--batch", "2", "--side", "32", "--shown", "64")
-FILES = {"checkpoints", "comparison.png", "log.jsonl", "metrics.json", "model"}
+FILES = {"checkpoints", "comparison.png", "log.jsonl", "metrics.json", "model", "validation", "validation.jsonl"}
 PLAIN = """
 import sys
 import torch
@@ -36,9 +45,12 @@ def environment() -> dict[str, str]:
     return {**alone, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def run(out: Path, *options: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def run(
+    out: Path, *options: object, launcher: tuple[str, ...] = (), **variables: object
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *launcher, str(EXAMPLE), "--out", str(out), *TINY, *map(str, options)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=400)
+    env = {**environment(), **{name: str(value) for name, value in variables.items()}}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
 
 
 def log(out: Path) -> list[dict[str, float]]:
@@ -48,7 +60,7 @@ def log(out: Path) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("autoencoder") / "a new folder" / "run"
-    done = run(out, "--steps", 4, "--start-step", 2)
+    done = run(out, "--steps", 4, "--start-step", 2, "--validate-every", 2)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
@@ -65,6 +77,21 @@ def test_a_run_writes_one_folder(finished: Path) -> None:
     assert ["adaptive_weight" in line for line in lines] == [False, False, True, True]
     with Image.open(finished / "comparison.png") as picture:
         assert picture.width > 5 * 64
+    validation = [json.loads(line) for line in (finished / "validation.jsonl").read_text().splitlines()]
+    assert [row.pop("step") for row in validation] == [2, 4]
+    assert validation[1] == pytest.approx(metrics["with adversary"])
+    assert {path.name for path in (finished / "validation").iterdir()} == {"00000002.png", "00000004.png"}
+
+
+def test_without_adversary_is_the_run_that_never_has_one(finished: Path, tmp_path: Path) -> None:
+    """The copy takes up everything, and sees the same crops, as a run that begins without."""
+    done = run(tmp_path, "--steps", 4, "--start-step", 3, "--weight", 0, "--no-compare")
+    assert done.returncode == 0, done.stderr[-3000:]
+    never, copy = (
+        load_file(path / "diffusion_pytorch_model.safetensors")
+        for path in (tmp_path / "model", finished / "without_adversary")
+    )
+    assert all(torch.equal(value, copy[name]) for name, value in never.items())
 
 
 def test_plain_diffusers_loads_the_model(finished: Path) -> None:
@@ -85,6 +112,51 @@ def test_a_folder_of_images_and_a_pretrained_model(finished: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 images to train on, 2 held out" in done.stdout
     assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_a_data_set_a_codebook_and_other_components(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    noise = [np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8) for i in range(3)]
+    features = datasets.Features({"picture": datasets.Image()})
+    columns = {"picture": [Image.fromarray(image) for image in noise]}
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "set" / "validation.parquet")
+    VQModel(norm_num_groups=4, block_out_channels=(8,), latent_channels=3, num_vq_embeddings=16).save_pretrained(
+        tmp_path / "vq"
+    )
+    options = ("--dataset", tmp_path / "set", "--split", "validation", "--column", "picture", "--held-out", 1)
+    named = (
+        "--discriminator",
+        "patch:width=4,depth=1,norm=none",
+        "--loss",
+        "hinge",
+        "--regularizer",
+        "lecam:weight=0.05",
+    )
+    steps = ("--steps", 2, "--start-step", 1, "--no-compare", "--model", tmp_path / "vq")
+    done = run(tmp_path / "out", *options, *named, *steps, HF_DATASETS_CACHE=tmp_path / "cache")
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = log(tmp_path / "out")
+    assert first["total"] == pytest.approx(first["pixel"] + first["regularization"])  # VQGAN's weight of its codebook
+    assert "discriminator/regularizers/lecam" in second
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    launcher = (
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_endpoint",
+        "localhost:0",
+    )
+    steps = ("--steps", 3, "--start-step", 1)
+    done = run(tmp_path, *steps, launcher=launcher)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"without_adversary"}
+    assert [line["step"] for line in log(tmp_path)] == [1, 2, 3]
+    assert len(list(tmp_path.glob("checkpoints/*/process_*"))) == 2
 
 
 def test_interrupted_and_resumed(tmp_path: Path) -> None:
@@ -114,8 +186,14 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
         (("--resume",), "there is no checkpoint"),
         (("--images", "nowhere"), "there is no image in nowhere"),
         (("--start-step", 100, "--steps", 2), "--start-step"),
-        (("--steps", 0), "--steps must be at least 1"),
+        (("--steps", 0), "--steps must be above 0"),
+        (("--lr", -1), "--lr must be above 0"),
         (("--lpips",), "LPIPS"),
+        (("--model", "no/such-model"), "no/such-model"),
+        (("--model", "."), "config.json"),
+        (("--dataset", "no/such-data"), "no/such-data"),
+        (("--discriminator", "pach"), "Did you mean"),
+        (("--batch", 2000), "no more real batches"),
     ],
 )
 def test_bad_options_are_one_line(tmp_path: Path, options: tuple[object, ...], words: str) -> None:
@@ -123,3 +201,34 @@ def test_bad_options_are_one_line(tmp_path: Path, options: tuple[object, ...], w
     assert done.returncode != 0
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def detail(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[nn.Module]]:
+    """The discriminator that the example registers, in this process."""
+    registered = dict(_registry._script)
+    yield runpy.run_path(str(EXAMPLE), run_name="example")["Detail"]
+    _registry._script.clear()
+    _registry._script.update(registered)
+
+
+def test_the_detail_discriminator_is_what_it_declares(detail: type[nn.Module]) -> None:
+    results = list(check("script/detail"))
+    assert len(results) > 15
+    assert not [result for result in results if result.status == "failed"]
+
+
+def test_the_detail_discriminator_judges_what_a_blur_removes(detail: type[nn.Module]) -> None:
+    """Against the definition, place by place; a change of brightness or colour is nothing to it."""
+    judge = detail(gain=3.0).double().eval()
+    images = torch.rand(2, 3, 12, 10, dtype=torch.float64)
+    rows, columns = (np.pad(np.arange(n), 1, mode="reflect") for n in images.shape[2:])
+    removed = torch.empty_like(images)
+    for y in range(12):
+        for x in range(10):
+            around = images[:, :, rows[y : y + 3]][..., columns[x : x + 3]]
+            removed[:, :, y, x] = images[:, :, y, x] - around.mean((2, 3))
+    torch.testing.assert_close(judge(images), judge.layers(3.0 * removed))
+    tinted = images + torch.tensor([0.5, -0.25, 0.1], dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(judge(tinted), judge(images))
+    assert not torch.allclose(judge(-images), judge(images), atol=1e-3)

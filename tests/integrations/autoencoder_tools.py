@@ -76,10 +76,9 @@ def vq_model() -> VQModel:
     )
 
 
-def wan_model() -> AutoencoderKLWan:
-    return AutoencoderKLWan(
-        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
-    )
+def wan_model(**options: Any) -> AutoencoderKLWan:
+    options = {"dim_mult": [1, 1, 1, 1], "temperal_downsample": [False, True, True], **options}
+    return AutoencoderKLWan(base_dim=4, z_dim=4, num_res_blocks=1, **options)
 
 
 def cogvideox_model() -> AutoencoderKLCogVideoX:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from autoencoder_tools import kl_model
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from advloss import InputError
-from advloss_autoencoder import evaluate, frechet_distance, high_frequency_energy
+from advloss_autoencoder import evaluate, frechet_distance, high_frequency_energy, validate
 
 
 def wave(cycles: float, amplitude: float = 1.0, side: int = 256) -> Tensor:
@@ -85,8 +87,22 @@ def test_a_perfect_autoencoder() -> None:
 
 def test_the_model_is_left_in_its_mode_and_measured_without_chance() -> None:
     model, images = kl_model().train(), [torch.rand(3, 32, 32) * 2 - 1]
+    state = torch.get_rng_state()
     assert evaluate(model, images) == evaluate(model, images)
     assert model.training
+    assert torch.equal(torch.get_rng_state(), state)  # or validation would change the training that it looks at
+
+
+def test_models_side_by_side(tmp_path: Path) -> None:
+    """The same figures as one by one, and a picture of what all images have."""
+    models = {"without": kl_model(), "with": kl_model()}
+    images = [torch.rand(3, 32, 64) * 2 - 1, torch.rand(3, 48, 32) * 2 - 1]
+    figures = validate(models, images, tmp_path / "picture.png", window=128, enlarge=1)
+    assert figures == {name: evaluate(model, images) for name, model in models.items()}
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width == 5 * 32
+    with pytest.raises(InputError, match="no images"):
+        validate(models, [], tmp_path / "other.png")
 
 
 def test_nothing_to_measure() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from autoencoder_tools import MODELS, images_for, kl_model, tiny_model, vq_model
+from autoencoder_tools import MODELS, images_for, kl_model, tiny_model, vq_model, wan_model
 from torch import Tensor, nn
 
 import advloss
@@ -35,6 +35,17 @@ def test_every_kind_is_called_alike_and_its_last_layer_found(name: str) -> None:
     assert reconstruction.samples.shape == images.shape
     assert (reconstruction.regularization is None) == (name in ("AutoencoderTiny", "AutoencoderDC"))
     assert last_layer(Autoencoder(model)) is nearest_weight(reconstruction.samples)
+
+
+def test_channels_of_patches_are_not_those_of_images() -> None:
+    """Wan 2.2's configuration counts 12 channels, of 2 x 2 patches of images of 3."""
+    model, video = (
+        wan_model(in_channels=12, out_channels=12, patch_size=2, is_residual=True),
+        torch.rand(1, 3, 9, 32, 32),
+    )
+    reconstruction = Autoencoder(model)(video)
+    assert reconstruction.samples.shape == video.shape
+    assert last_layer(model) is nearest_weight(reconstruction.samples)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -100,7 +111,7 @@ def test_gradient_checkpointing_of_diffusers_changes_nothing(make: Any) -> None:
 def test_kl_is_diffusers_own() -> None:
     torch.manual_seed(0)
     model, images = kl_model(), images_for("AutoencoderKL")
-    expected = model.encode(images).latent_dist.kl().mean()
+    expected = model.encode(images).latent_dist.kl().mean() / images[0].numel()  # latent diffusion's, beside a mean
     torch.testing.assert_close(Autoencoder(model)(images).regularization, expected)
 
 
@@ -161,6 +172,10 @@ def test_errors_say_what_to_pass() -> None:
         last_layer(nn.Sequential(nn.Conv2d(3, 3, 1)))
     with pytest.raises(InputError, match="not latents"):
         Autoencoder(kl_model())(torch.zeros(2, 4, 8, 8))
+    with pytest.raises(InputError, match=r"takes videos \(N, C, T, H, W\)"):
+        Autoencoder(wan_model())(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(InputError, match=r"takes images \(N, C, H, W\)"):
+        Autoencoder(kl_model())(torch.zeros(2, 3, 5, 8, 8))
 
     class Odd(nn.Module):
         def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from autoencoder_tools import PATCH, alike, tiny_training, weights
+from autoencoder_tools import PATCH, alike, tiny_model, tiny_training, weights
 from torch import Tensor, nn
 
 from advloss import Adversary, create_discriminator
@@ -105,23 +105,81 @@ def test_magvit2_every_scale_is_asked() -> None:
     assert float(gradient.abs().sum()) > 0
 
 
-def test_mmagic_r1_grows_with_the_number_of_pixels() -> None:
+class Sum(nn.Module):
+    """The sum of a sample's values: its slope has length 1 in each, and it keeps what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(()))
+        self.shown: list[Tensor] = []
+
+    def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+        self.shown.append(samples.detach().clone())
+        return self.slope * samples.flatten(1).sum(1, keepdim=True)
+
+
+def term(side: int, name: str, **options: Any) -> float:
+    reconstruction, images = pair(side)
+    report = Objective(Adversary(Sum(), "hinge", {name: options})).discriminator_step(reconstruction, images)
+    return float(report.regularizers[name])
+
+
+@pytest.mark.parametrize("side", [8, 16])
+def test_mmagic_r1_grows_with_the_number_of_pixels(side: int) -> None:
     """Its norm is of each pixel there, H x W times too weak."""
+    assert term(side, "r1", weight=2.0) == pytest.approx(3 * side**2)
 
-    class Sum(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.slope = nn.Parameter(torch.ones(()))
 
-        def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
-            return self.slope * samples.flatten(1).sum(1, keepdim=True)
+@pytest.mark.parametrize("side", [8, 16])
+def test_basicsr_and_torchgan_a_sample_has_one_slope(side: int) -> None:
+    """The penalty's norm is of each pixel in BasicSR and mmagic, of the whole batch in torchgan."""
+    slope = (3 * side**2) ** 0.5
+    assert term(side, "gradient-penalty", weight=2.0) == pytest.approx(2 * (slope - 1) ** 2, rel=1e-4)
 
-    for side in (8, 16):
-        reconstruction, images = pair(side)
-        report = Objective(Adversary(Sum(), "hinge", {"r1": {"weight": 2.0}})).discriminator_step(
-            reconstruction, images
+
+def test_fastgen_a_finite_difference_is_of_one_sample() -> None:
+    """A noised sample is compared with one that was not noised there; here one that has been cropped and augmented
+    with itself, one step of sigma away."""
+    torch.manual_seed(0)
+    reconstruction, images = pair(24)
+    judge, sigma = Sum(), 0.01
+    r1 = {"weight": 1.0, "method": "finite-difference", "sigma": sigma}
+    adversary = Adversary(judge, "hinge", {"r1": r1}, ["instance-noise"])
+    Objective(adversary, crop=16).discriminator_step(reconstruction, images)
+    windows = [shown for shown in judge.shown if shown.shape == (2, 3, 16, 16)]
+    assert len(windows) == len(judge.shown) >= 3
+    gaps = [float((a - b).std()) for i, a in enumerate(windows) for b in windows[:i]]
+    assert min(gaps) == pytest.approx(sigma, rel=0.1)
+
+
+def test_sana_sprint_accumulated_batches_make_one_step(make_accelerator: Make) -> None:
+    """The loss is divided by their number twice there, and gradients are reduced after each. Two of two images and one
+    of four give the same gradient for both players, up to rounding."""
+    results = []
+    for micro, batch in ((2, 2), (1, 4)):
+        training = tiny_training(
+            make_accelerator(gradient_accumulation_steps=micro), tiny_model().double(), batch=batch, start_step=10
         )
-        assert float(report.regularizers["r1"]) == pytest.approx(3 * side**2)
+        training.adversary.discriminator_start_step = 0
+        images = (torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1).double()
+        training.batches = iter(images.split(batch))
+        before = weights(training.model)
+        for _ in range(micro):
+            training.step()
+        moved = {n: v - before[n] for n, v in weights(training.model).items()}
+        results.append({**moved, **{f"D.{n}": v for n, v in weights(training.adversary.discriminator).items()}})
+        assert training.adversary.step == 1
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_sana_sprint_who_is_due_is_saved(make_accelerator: Make, tmp_path: Path) -> None:
+    """Which network trains next is not in its checkpoints. Here the adversary goes on, and does not begin anew."""
+    tiny_training(make_accelerator(), start_step=2).run(2, checkpoints=tmp_path)
+    resumed, seen = tiny_training(make_accelerator(), start_step=2), []
+    resumed.load(tmp_path)
+    resumed.run(5, lambda progress: seen.append(progress.losses.adversarial is not None))
+    assert seen == [True, True, True]
 
 
 def test_seed_voken_lecams_averages_are_saved(make_accelerator: Make, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The loop: both players in every step, resuming bit by bit, averages, accumulation."""
+"""The loop: both players in every step, resuming bit by bit, averages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from autoencoder_tools import alike, kl_model, tiny_model, tiny_training, weights
+from autoencoder_tools import alike, kl_model, tiny_training, weights
 
 from advloss import NonFiniteError, OptionError, StateError, load_state
 from advloss_autoencoder import AutoencoderTraining, Progress, freeze_encoder
@@ -77,26 +77,6 @@ def test_the_average_follows_the_model(make_accelerator: Make) -> None:
     plain = tiny_training(make_accelerator(), ema_decay=0)
     plain.run(1)
     assert alike(weights(plain.averaged_model()), weights(plain.model))
-
-
-def test_accumulated_batches_make_one_step(make_accelerator: Make) -> None:
-    """Two micro-batches of two and one batch of four: the same gradient for both players, up to rounding."""
-    results = []
-    for micro, batch in ((2, 2), (1, 4)):
-        training = tiny_training(
-            make_accelerator(gradient_accumulation_steps=micro), tiny_model().double(), batch=batch, start_step=10
-        )
-        training.adversary.discriminator_start_step = 0
-        images = (torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1).double()
-        training.batches = iter(images.split(batch))
-        before = weights(training.model)
-        for _ in range(micro):
-            training.step()
-        moved = {n: v - before[n] for n, v in weights(training.model).items()}
-        results.append({**moved, **{f"D.{n}": v for n, v in weights(training.adversary.discriminator).items()}})
-        assert training.adversary.step == 1
-    for name, value in results[0].items():
-        torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_decoder_only_training_keeps_the_latents(make_accelerator: Make) -> None:

@@ -1,0 +1,54 @@
+"""Autoencoders side by side on the same images: figures, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from advloss import InputError
+from advloss_autoencoder._autoencoder import Autoencoder
+from advloss_autoencoder._data import middle
+from advloss_autoencoder._metrics import Features, Figures, evaluate
+from advloss_autoencoder._perceptual import Perceptual
+from advloss_autoencoder._picture import save_comparison
+
+
+@torch.no_grad()
+def validate(
+    models: Mapping[str, nn.Module],
+    images: Sequence[Tensor],
+    picture: Path,
+    *,
+    window: int = 128,
+    enlarge: float = 2.0,
+    features: Features | None = None,
+    lpips: Perceptual | None = None,
+) -> dict[str, Figures]:
+    """Measure each of `models` on whole images, and draw the middle of the first four.
+
+    Args:
+        models: autoencoders by title, each on its device.
+        images: each `(3, H, W)` in [-1, 1], with sides that the autoencoders take.
+        picture: file to write: images, reconstructions and differences.
+        window: side of what is shown, of smaller images less; the autoencoders take it too.
+        enlarge: width of a pixel in the picture.
+        features: for the Fréchet distance, as in `evaluate`.
+        lpips: a perceptual distance.
+
+    Raises:
+        InputError: there are no images, or a reconstruction has another size.
+    """
+    if not images:
+        raise InputError("there are no images to validate on")
+    window = min(window, *(side for image in images[:4] for side in image.shape[1:]))
+    windows = torch.stack([middle(image, window) for image in images[:4]])
+    figures, made = {}, {}
+    for name, model in models.items():
+        device = next(model.parameters()).device
+        figures[name] = evaluate(model, images, features=features, lpips=lpips, device=device)
+        made[name] = Autoencoder(model, sample_posterior=False)(windows.to(device)).samples.cpu()
+    save_comparison(picture, windows, made, enlarge=enlarge)
+    return figures
