@@ -28,6 +28,7 @@ from ._objective import charbonnier as charbonnier
 from ._pairs import DegradedCrops as DegradedCrops
 from ._pairs import DegradedPairs as DegradedPairs
 from ._pairs import FolderPairs as FolderPairs
+from ._pairs import MultiScale as MultiScale
 from ._pairs import PairedCrops as PairedCrops
 from ._pairs import WholePairs as WholePairs
 from ._perceptual import load_lpips as load_lpips

@@ -16,8 +16,8 @@ from torch.utils.data import Subset
 
 from advloss import InputError
 
-TRAINING = ("astronaut", "brick", "camera", "coffee", "grass", "gravel", "rocket", "stereo_motorcycle")
-HELD_OUT = ("chelsea", "coins")
+TRAINING = ("astronaut", "brick", "camera", "grass", "gravel", "rocket", "stereo_motorcycle", "china.jpg", "flower.jpg")
+HELD_OUT = ("chelsea", "coffee", "coins")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -45,13 +45,11 @@ def photographs() -> tuple[list[Tensor], list[Tensor]]:
     import skimage.data
     from sklearn.datasets import load_sample_image
 
-    def scikit_image(name: str) -> Tensor:
-        image = getattr(skimage.data, name)()
+    def photograph(name: str) -> Tensor:
+        image = load_sample_image(name) if name.endswith(".jpg") else getattr(skimage.data, name)()
         return _from_array(image[0] if isinstance(image, tuple) else image)
 
-    training = [scikit_image(name) for name in TRAINING] + [_from_array(load_sample_image("flower.jpg"))]
-    held_out = [scikit_image(name) for name in HELD_OUT] + [_from_array(load_sample_image("china.jpg"))]
-    return training, held_out
+    return [photograph(name) for name in TRAINING], [photograph(name) for name in HELD_OUT]
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, final
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from advloss import InputError, OptionError
-from advloss_superres._bicubic import Degradation, check_scale
+from advloss_superres._bicubic import Degradation, check_scale, resize
 from advloss_superres._images import (
     Images,
     Skipped,
@@ -18,6 +19,7 @@ from advloss_superres._images import (
     image_files,
     look_through,
     read_image,
+    to_bytes,
     to_floats,
 )
 
@@ -30,6 +32,30 @@ class Pairs(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Pair: ...
+
+
+@final
+class MultiScale:
+    """Images, and after them all of them again in smaller sizes: denser detail than photographs have at their full size.
+
+    Real-ESRGAN's training sets are made so (arXiv:2107.10833, released scripts).
+
+    Args:
+        factors: of the sides.
+        smallest: the length that sides are not shrunk below: that of a training crop.
+    """
+
+    def __init__(self, images: Images, factors: Sequence[float] = (0.75, 0.5), smallest: int = 1) -> None:
+        self.images, self.factors, self.smallest = images, (1.0, *factors), smallest
+
+    def __len__(self) -> int:
+        return len(self.images) * len(self.factors)
+
+    def __getitem__(self, index: int) -> Tensor:
+        turn, number = divmod(index, len(self.images))
+        image, factor = self.images[number], self.factors[turn]
+        height, width = (max(min(self.smallest, n), round(n * factor)) for n in image.shape[1:])
+        return image if factor == 1 else to_bytes(resize(to_floats(image)[None], (height, width)))[0]
 
 
 @final

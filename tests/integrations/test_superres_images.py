@@ -17,6 +17,7 @@ from advloss_superres import (
     DegradedPairs,
     FolderImages,
     FolderPairs,
+    MultiScale,
     PairedCrops,
     WholePairs,
     describe_skipped,
@@ -100,6 +101,20 @@ def test_a_crop_is_the_same_part_of_both_whole_images(scale: int) -> None:
 def turned(image: Tensor, k: int, mirrored: bool) -> Tensor:
     image = torch.rot90(image, k, (-2, -1))
     return image.flip(-1) if mirrored else image
+
+
+def test_smaller_versions_of_images_come_after_them() -> None:
+    images = MultiScale([noise(40, 60), noise(20, 30)], factors=(0.75, 0.5), smallest=12)
+    assert [tuple(images[i].shape[1:]) for i in range(len(images))] == [
+        (40, 60),
+        (20, 30),
+        (30, 45),
+        (15, 22),
+        (20, 30),
+        (12, 15),  # no side falls below the smallest
+    ]
+    assert torch.equal(images[1], noise(20, 30))
+    assert torch.equal(images[4], to_bytes(Bicubic(2)(to_floats(noise(40, 60))[None]))[0])
 
 
 def test_odd_sides_are_cut_for_measuring_and_refused_by_a_degradation() -> None:
