@@ -67,3 +67,11 @@ def alike(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(alike, one, other))
     return bool(one == other)
+
+
+def both_phases(rank: int, world: int) -> tuple[Phase, Phase]:
+    """Two phases on this process's share of one batch, with an adversary whose terms are means over samples."""
+    share = tuple(tensor[rank::world] for tensor in pairs(4).tensors)
+    judge = adversary(regularizers={"r1": {"weight": 0.1}})
+    psnr = phase("psnr", 2, batches=[share])
+    return psnr, phase("adversarial", 3, objective=Objective(judge), batches=[share])
