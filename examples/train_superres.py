@@ -61,6 +61,7 @@ from advloss_superres import (
     load_published,
     load_weights,
     photographs,
+    reach,
     read_weights,
     restore,
     save_comparison,
@@ -182,7 +183,7 @@ def make_adversary(options: argparse.Namespace) -> advloss.Adversary:
         discriminator = ("patch", {"norm": "none", "depth": 2})
         return advloss.Adversary(discriminator, "relativistic", slopes, optimizer=adam, **{"weight": 0.1, **weight})
     slope = {"r1": {"weight": options.r1}}
-    return advloss.Adversary("detail", "relativistic", slope, optimizer=adam, **{"weight": 1.0, **weight})
+    return advloss.Adversary("detail", "relativistic", slope, optimizer=adam, **{"weight": 0.8, **weight})
 
 
 def make_network(options: argparse.Namespace) -> nn.Module:
@@ -266,7 +267,7 @@ def finish(training: PhasedTraining, pairs: Dataset, options: argparse.Namespace
     for name, tensors in weights.items():
         if tensors is not None:
             model.load_state_dict(tensors)
-        make = functools.partial(apply, model if tensors is not None else None, options)
+        make = maker(model if tensors is not None else None, options)
         ordered = (pairs[number] for number in range(len(pairs)))
         figures = evaluate(make, ordered, border=options.scale, distances=distances, device=device)
         metrics[name] = figures.as_dict()
@@ -289,12 +290,12 @@ def finish(training: PhasedTraining, pairs: Dataset, options: argparse.Namespace
     print(f"everything is in {options.out}; it took {seconds:.0f} s")
 
 
-@torch.no_grad()
-def apply(model: nn.Module | None, options: argparse.Namespace, low: Tensor) -> Tensor:
-    """What a network, or bicubic interpolation, makes of an image; in tiles where it is large."""
+def maker(model: nn.Module | None, options: argparse.Namespace) -> Callable[[Tensor], Tensor]:
+    """What makes images: a network, in tiles where they are large, or bicubic interpolation."""
     if model is None:
-        return enlarge(low, options.scale)
-    return restore(model, low, tile=options.tile, overlap=32).clamp(-1, 1)
+        return functools.partial(enlarge, scale=options.scale)
+    overlap = reach(model)  # with it there are no seams
+    return lambda low: restore(model, low, tile=options.tile, overlap=overlap).clamp(-1, 1)
 
 
 def parse() -> argparse.Namespace:
@@ -316,7 +317,7 @@ def parse() -> argparse.Namespace:
     add("--phase", choices=("both", "psnr", "adversarial"), default="both", help="(default: %(default)s)")
     add("--init", type=Path, help="weights of an earlier phase to begin with")
     add("--psnr-steps", type=int, default=600, help="(default: %(default)s)")
-    add("--adversarial-steps", type=int, default=800, help="(default: %(default)s)")
+    add("--adversarial-steps", type=int, default=500, help="(default: %(default)s)")
     add("--pixel", choices=("l1", "l2", "charbonnier"), default="l1", help="(default: %(default)s)")
     add("--pixel-weight", type=float, default=1.0, help="in the adversarial phase (default: %(default)s)")
     add("--adversary", choices=("detail", "esrgan", "real-esrgan", "relativistic"), default="detail")

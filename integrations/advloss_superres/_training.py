@@ -189,7 +189,7 @@ class PhasedTraining:
         """One step: the network's turn, then the discriminator's on the same images."""
         now, objective = self._now, self.phase.objective
         with self.accelerator.accumulate(self.network):
-            given, originals = next(now.batches)
+            given, originals = (images.to(self.accelerator.device) for images in next(now.batches))
             made = self.network(given)
             losses = objective(made, originals, given)
             self.accelerator.backward(losses.total)
