@@ -273,11 +273,9 @@ def finish(training: PhasedTraining, pairs: Dataset, options: argparse.Namespace
         metrics[name] = figures.as_dict()
         for row in shown:
             row[name] = make(row["low"][None].to(device))[0].cpu()
-    save_comparison(
-        options.out / "comparison.png",
-        [{**row, "truth": pairs[number][1]} for number, row in enumerate(shown)],
-        options.window,
-    )
+    scenes = [{**row, "truth": pairs[number][1]} for number, row in enumerate(shown)]
+    window = min(options.window, *(side for scene in scenes for side in scene["truth"].shape[1:]))
+    save_comparison(options.out / "comparison.png", scenes, window)
     if options.alpha is not None:
         save_weights(model, options.out / "interpolated.safetensors", phase="adversarial", alpha=options.alpha)
     if options.onnx:
@@ -341,7 +339,7 @@ def parse() -> argparse.Namespace:
     add("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
     add("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args()
-    for name in ("psnr_steps", "adversarial_steps", "side", "batch", "held_out", "window", "save_every"):
+    for name in ("psnr_steps", "adversarial_steps", "side", "batch", "held_out", "shown", "window", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if options.low and not options.images:
