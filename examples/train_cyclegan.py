@@ -1,9 +1,10 @@
 """CycleGAN on embedded photographs: two domains without pairs, two generators, two adversaries.
 
 Crops of photographs are one domain; other crops, drawn on their own, in an old print's colours (sepia-like, of less contrast)
-are the other. Nothing tells what a crop of one domain would look like in the other. Stated beforehand, for photographs that no network
-has seen, and whose true old prints are known: **each generator takes away more than half of the mean absolute difference
-between photograph and old print, in its direction**, on two CPU cores in less than 5 minutes.
+are the other. Nothing tells what a crop of one domain would look like in the other. The aim, stated beforehand, for photographs
+that no network has seen and whose true old prints are known: each generator takes away more than half of the mean absolute
+difference between photograph and old print, in its direction, on two CPU cores in less than 5 minutes. metrics.json says whether
+a run has reached it; docs/superres.md says which have.
 
     pip install 'advloss[superres]'
     python examples/train_cyclegan.py
