@@ -28,7 +28,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import advloss
@@ -54,6 +54,20 @@ class OldPrint:
         image = (high + 1) / 2
         tinted = image.mean(1, keepdim=True) * image.new_tensor([1.05, 0.9, 0.65]).view(1, 3, 1, 1)
         return (0.1 + 0.75 * (0.35 * image + 0.65 * tinted)).clamp(0, 1) * 2 - 1
+
+
+class Unpaired(Dataset):
+    """A crop of each domain, at places and of photographs of their own."""
+
+    def __init__(self, images: list[Tensor], side: int) -> None:
+        self.crops = DegradedCrops(images, OldPrint(), side, crops=1024 // len(images))
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        other = int(torch.randint(len(self), ()))
+        return {"old": self.crops[index][0], "new": self.crops[other][1]}
 
 
 class Cycle(nn.Module):
@@ -84,7 +98,9 @@ class CycleGAN:
             domain: self._adversary(functools.partial(adam, lr=options.discriminator_lr)) for domain in OTHER
         }
         self.pools = {domain: ImagePool(50) for domain in OTHER}
-        self.batches = {domain: self._batches() for domain in OTHER}
+        crops = Unpaired(photographs()[0], options.side)
+        loader = DataLoader(crops, options.batch, shuffle=True, drop_last=True)
+        self.batches = advloss.EndlessBatches(accelerator.prepare(loader))
         self.step_count = 0
 
     def _adversary(self, optimizer: advloss.MakeOptimizer) -> advloss.Adversary:
@@ -94,19 +110,9 @@ class CycleGAN:
         adversary = advloss.Adversary(discriminator, "least-squares", slope, optimizer=optimizer)
         return adversary.prepare(self.accelerator)
 
-    def _batches(self) -> advloss.EndlessBatches:
-        images = photographs()[0]
-        crops = DegradedCrops(images, OldPrint(), self.options.side, crops=1024 // len(images))
-        loader = DataLoader(crops, self.options.batch, shuffle=True, drop_last=True)
-        return advloss.EndlessBatches(self.accelerator.prepare(loader))
-
-    def draw(self) -> dict[str, Tensor]:
-        """A batch of each domain, of other crops: of a pair, one half is used."""
-        return {domain: next(batches)[domain == "new"] for domain, batches in self.batches.items()}
-
     def step(self) -> dict[str, float]:
         """Both generators' turn, then each discriminator's on images of its pool."""
-        real, losses, options = self.draw(), {}, self.options
+        real, losses, options = next(self.batches), {}, self.options
         images = self.model(real)
         for domain, (made, back, same) in images.items():
             losses[f"{domain}/adversarial"] = self.adversaries[domain].generator_loss(made, real[domain])
@@ -127,7 +133,7 @@ class CycleGAN:
         shared = {"model": self.cycle, "optimizer": self.optimizer, "guard": self.guard}
         shared |= {f"adversary {domain}": adversary for domain, adversary in self.adversaries.items()}
         own = {f"pool {domain}": pool for domain, pool in self.pools.items()}
-        own |= {f"batches {domain}": batches for domain, batches in self.batches.items()}
+        own |= {"batches": self.batches}
         return advloss.TrainingState(shared, own, accelerator=self.accelerator)
 
 
