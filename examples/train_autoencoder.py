@@ -210,23 +210,15 @@ def run(training: AutoencoderTraining, steps: int, held_out: list[Tensor], optio
     ):
 
         def on_progress(progress: Progress) -> None:
-<<<<<<< HEAD
-            if log is not None:
-                numbers = progress.as_dict()
-                about = {"about": training.adversary.describe()} if progress.step == 1 else {}
-                log.write(json.dumps({**numbers, **about}) + "\n")
-                bar.update()
-                bar.set_postfix(pixel=f"{numbers['pixel']:.3f}", refresh=False)
-=======
             numbers, step = progress.as_dict(), progress.step
-            log.write(json.dumps(numbers) + "\n")
+            about = {"about": training.adversary.describe()} if step == 1 else {}
+            log.write(json.dumps({**numbers, **about}) + "\n")
             bar.update()
             bar.set_postfix(pixel=f"{numbers['pixel']:.3f}", refresh=False)
             if step % every == 0:
                 model = {"reconstruction": training.averaged_model()}
                 (figures,) = validate(model, held_out, folder / f"{step:08d}.png", lpips=lpips).values()
                 validation.write(json.dumps({"step": step, **figures.as_dict()}) + "\n")
->>>>>>> w6
 
         return training.run(steps, on_progress, checkpoints=checkpoints, save_every=options.save_every)
 

@@ -5,6 +5,7 @@ from ._minibatch_std import MinibatchStd as MinibatchStd
 from ._mlp import MLPDiscriminator as MLPDiscriminator
 from ._multiscale import MultiscaleDiscriminator as MultiscaleDiscriminator
 from ._patch import PatchDiscriminator as PatchDiscriminator
+from ._pixel_unshuffle import PixelUnshuffleDiscriminator as PixelUnshuffleDiscriminator
 from ._projection import ProjectionDiscriminator as ProjectionDiscriminator
 from ._r3gan import R3GANDiscriminator as R3GANDiscriminator
 from ._spectral_norm import SpectralNormDiscriminator as SpectralNormDiscriminator

@@ -45,6 +45,13 @@ _ESRGAN = Paper(
     2018,
     arxiv="1809.00219",
 )
+_ESPCN = Paper(
+    "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network",
+    "Shi, Wenzhe and Caballero, Jose and Huszar, Ferenc and Totz, Johannes and Aitken, Andrew P. and Bishop, Rob and "
+    "Rueckert, Daniel and Wang, Zehan",
+    2016,
+    arxiv="1609.05158",
+)
 _R3GAN = Paper(
     "The GAN is dead; long live the GAN! A Modern GAN Baseline",
     "Huang, Yiwen and Gokaslan, Aaron and Kuleshov, Volodymyr and Tompkin, James",
@@ -95,6 +102,20 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
                     "scales": 2,
                 },
                 {"discriminator": ("discriminators/projection", _PROJECTED), "scales": 2},
+            ),
+        ),
+        DiscriminatorSpec(
+            name="pixel-unshuffle",
+            target="advloss_discriminators._pixel_unshuffle:PixelUnshuffleDiscriminator",
+            summary="Any image discriminator, on squares of pixels turned into channels; for large images.",
+            paper=_ESPCN,
+            smallest=47,
+            conditions=("image",),
+            batch_coupled=True,
+            examples=(
+                {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1})},
+                {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1}), "condition_channels": 1},
+                {"discriminator": ("discriminators/unet", {"width": 2}), "factor": 3},
             ),
         ),
         DiscriminatorSpec(

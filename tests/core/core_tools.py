@@ -22,6 +22,7 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "mlp": ({"in_features": 2, "width": 8, "norm": "spectral"}, (2,)),
     "multiscale": ({"discriminator": ("patch", {"width": 4, "depth": 1}), "scales": 2}, (3, 16, 16)),
     "patch": ({"width": 4, "depth": 1}, (3, 8, 8)),
+    "pixel-unshuffle": ({"discriminator": ("patch", {"width": 4, "depth": 1})}, (3, 16, 16)),
     "projected": (
         {"backbone": "test_efficientnet", "pretrained": False, "resolution": 64, "width": 8},
         (3, 64, 64),

@@ -30,6 +30,7 @@ TINY: dict[str, tuple[str, dict[str, Any], tuple[int, ...], Any]] = {
         (3, 12, 12),
         None,
     ),
+    "pixel-unshuffle": ("pixel-unshuffle", {"discriminator": ("patch", {"width": 2, "depth": 1})}, (3, 13, 12), None),
     "unet": ("unet", {"width": 2}, (3, 8, 8), None),
     "spectral-norm": ("spectral-norm", {"width": 2, "resolution": 8}, (3, 8, 8), None),
     "spectral-norm-residual": (

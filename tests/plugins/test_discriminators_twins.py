@@ -231,6 +231,12 @@ def multiscale(w: Weights, x: Tensor, y: Any, scales: int = 3, **_: Any) -> list
     return logits
 
 
+def pixel_unshuffle(w: Weights, x: Tensor, y: Any, **_: Any) -> Tensor:
+    x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2), mode="replicate")
+    squares = [x[:, c : c + 1, i::2, j::2] for c in range(x.shape[1]) for i in (0, 1) for j in (0, 1)]
+    return patch(w, torch.cat(squares, 1), None, depth=1)
+
+
 def labels(n: int) -> Tensor:
     return torch.arange(n) % 3
 
@@ -272,6 +278,13 @@ CASES: dict[str, tuple[type[nn.Module], dict[str, Any], Callable[..., Any], tupl
         plugin.MultiscaleDiscriminator,
         {"discriminator": tiny_patch, "scales": 2},
         multiscale,
+        (3, 13, 12),
+        None,
+    ),
+    "pixel-unshuffle": (
+        plugin.PixelUnshuffleDiscriminator,
+        {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1})},
+        pixel_unshuffle,
         (3, 13, 12),
         None,
     ),
