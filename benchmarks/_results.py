@@ -1,0 +1,72 @@
+"""Results as lines, as JSON, and as the tables of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks._harness import Row, Settings, Table
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ("hinge",)
+
+
+def line(result: Row | Table) -> str:
+    """For the terminal."""
+    if isinstance(result, Table):
+        return "\n".join([f"{result.title}:", *_markdown(result.columns, result.rows)])
+    target = "" if result.target is None else f" (target {result.target:.2f}: {'holds' if result.holds else 'MISSED'})"
+    memory = "" if result.memory is None else f"; memory x{result.memory:.3f}"
+    return (
+        f"{result.work} / {result.against}: x{result.ratio:.3f}{target}, quartiles {result.low:.3f} to {result.high:.3f}; "
+        f"{result.milliseconds:.1f} ms over {result.milliseconds_of_other:.1f} ms{memory}"
+    )
+
+
+def save(path: Path, name: str, results: Sequence[Row | Table], settings: Settings) -> None:
+    """Write one benchmark's results to a file that may hold others."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept[name] = {
+        "circumstances": circumstances(settings),
+        "rows": [row.as_dict() for row in results if isinstance(row, Row)],
+        "tables": [vars(table) for table in results if isinstance(table, Table)],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def circumstances(settings: Settings) -> dict[str, Any]:
+    """What the figures were taken with."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    cuda = torch.device(settings.device).type == "cuda"
+    return {
+        "commit": commit.stdout.strip(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {torch.get_num_threads()} thread",
+        "pairs": settings.pairs,
+        "python": platform.python_version(),
+        "short": settings.short,
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [row.partition(":")[2].strip() for row in info.read_text().splitlines() if row.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield f"| {' | '.join(f'{cell:.4g}' if isinstance(cell, float) else str(cell) for cell in row)} |"
