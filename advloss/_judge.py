@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import disable_saved_tensors_hooks
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import CheckpointFunction
@@ -23,6 +22,7 @@ from advloss._condition import Condition
 from advloss._features import FeatureDiscriminator
 from advloss._inputs import check_logits, class_of, unchanged
 from advloss._logits import Logits
+from advloss._places import Places
 from advloss.errors import CombinationError, InputError
 
 FeatureMemo = Callable[[Tensor], "list[Tensor] | None"]
@@ -56,9 +56,10 @@ class Judge:
         self._feature_leaves = feature_leaves
         self._known_features = known_features
         self.player = player_of(discriminator)
-        self._overrides = {name: buffer.clone() for name, buffer in self.player.named_buffers()}
+        self._places = Places(self.player)
+        self._overrides = {name: buffer.clone() for name, buffer in self._places.buffers.items()}
         if frozen:
-            self._overrides.update((name, p.detach()) for name, p in self.player.named_parameters())
+            self._overrides.update((name, p.detach()) for name, p in self._places.parameters.items())
         self._memo: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
     def __call__(self, samples: Tensor, condition: Condition | None = None) -> Logits:
@@ -67,7 +68,7 @@ class Judge:
     @property
     def buffers(self) -> dict[str, Tensor]:
         """The scratch copies of the player's buffers, as the calls so far have left them (or put in their place)."""
-        return {name: self._overrides[name].detach() for name, _ in self.player.named_buffers()}
+        return {name: self._overrides[name].detach() for name in self._places.buffers}
 
     def snapshot(self) -> Judge:
         """A judge in the state of this one, without its memory; what it is asked leaves this one's buffers alone."""
@@ -116,14 +117,31 @@ class Judge:
         args = (inputs,) if condition is None else (inputs, condition)
         _check_not_cached(self.player)
         recomputation = _no_recomputation(of_any_kind=bool(self._overrides))
-        with _no_new_buffers(self.player), _no_writes(self.player), recomputation:
-            if not self._overrides:
-                return self.player(*args)
-            logits = functional_call(self.player, self._overrides, args)
-        for name, buffer in self.player.named_buffers():
+        try:
+            with self._no_writes(), recomputation, self._places.holding(self._overrides):
+                logits: Logits = self.player(*args)
+        finally:
+            new = self._places.take_away_new_buffers()
+        if new:
+            raise InputError(
+                _BUFFERS.format(module=class_of(self.player), names=", ".join(new), did="its first value")
+            )
+        for name, buffer in self._places.buffers.items():
             if not _fits(self._overrides[name], buffer):
                 raise InputError(_BUFFERS.format(module=class_of(self.player), names=name, did="another shape"))
         return logits
+
+    @contextmanager
+    def _no_writes(self) -> Iterator[None]:
+        """Refuse a forward that writes to a parameter: in the other player's turn, and in a skipped step, too."""
+        before = [(name, p, p._version) for name, p in self._places.parameters.items() if not p.is_inference()]
+        yield
+        if written := [name for name, parameter, version in before if parameter._version != version]:
+            raise InputError(
+                f"the forward of {class_of(self.player)} writes to its parameter {', '.join(written)} (an embedding's "
+                "max_norm, a clamp_ in forward); parameters change in the optimizer's step alone: use the "
+                "'weight-clipping' regularizer, or normalize a copy"
+            )
 
 
 def player_of(discriminator: nn.Module) -> nn.Module:
@@ -161,40 +179,12 @@ _BUFFERS = (
 
 def _fits(value: Tensor | None, buffer: Tensor) -> bool:
     """Whether `value` can be copied into `buffer`."""
+    if value is None or value.shape == buffer.shape:
+        return value is not None
     try:
-        return value is not None and torch.broadcast_shapes(value.shape, buffer.shape) == buffer.shape
+        return torch.broadcast_shapes(value.shape, buffer.shape) == buffer.shape
     except RuntimeError:
         return False
-
-
-@contextmanager
-def _no_new_buffers(module: nn.Module) -> Iterator[None]:
-    """Refuse a forward that fills an empty buffer or registers one, and take it away again."""
-    before = [(part, dict(part._buffers)) for part in module.modules()]
-    new = []
-    try:
-        yield
-    finally:
-        for part, buffers in before:
-            if added := [n for n, b in part._buffers.items() if b is not None and buffers.get(n) is None]:
-                part._buffers.clear()
-                part._buffers.update(buffers)
-                new += added
-    if new:
-        raise InputError(_BUFFERS.format(module=class_of(module), names=", ".join(new), did="its first value"))
-
-
-@contextmanager
-def _no_writes(module: nn.Module) -> Iterator[None]:
-    """Refuse a forward that writes to a parameter: it would in the other player's turn, and in a skipped step, too."""
-    before = [(name, p, p._version) for name, p in module.named_parameters() if not p.is_inference()]
-    yield
-    if written := [name for name, parameter, version in before if parameter._version != version]:
-        raise InputError(
-            f"the forward of {class_of(module)} writes to its parameter {', '.join(written)} (an embedding's max_norm, a "
-            "clamp_ in forward); parameters change in the optimizer's step alone: use the 'weight-clipping' "
-            "regularizer, or normalize a copy"
-        )
 
 
 def _check_not_cached(module: nn.Module) -> None:
