@@ -64,6 +64,10 @@ class Adversary:
         start_step: `generator_loss` is 0 until so many discriminator steps were counted.
         discriminator_start_step: the discriminator trains from this step on; default `start_step`.
         max_skipped: steps in a row that may be skipped because a value is not finite, before NonFiniteError.
+        compile: run the discriminator through `torch.compile`, but for steps on which an exact second-order term is due.
+        checkpoint: in the discriminator's step keep no activations, and compute them again in backward, one side at a
+            time: less memory, more time, the same result.
+        channels_last: keep the discriminator and its samples in that memory format.
         seed: of the adversary's own random numbers (first weights of a discriminator by name, augmentations, penalties,
             dropout); torch's global generator is then never touched. Default: weights and one draw from that generator.
 
@@ -86,6 +90,9 @@ class Adversary:
         start_step: int = 0,
         discriminator_start_step: int | None = None,
         max_skipped: int = 10,
+        compile: bool = False,
+        checkpoint: bool = False,
+        channels_last: bool = False,
         seed: int | None = None,
     ) -> None:
         check_numbers(
@@ -123,7 +130,9 @@ class Adversary:
         self.start_step = start_step
         self.discriminator_start_step = start_step if discriminator_start_step is None else discriminator_start_step
         self.step = 0
-        self._gate = Gate(self.discriminator, spec)
+        self._gate = Gate(self.discriminator, spec, channels_last)
+        self._compiled = torch.compile(player_of(self.discriminator)) if compile else None
+        self._checkpoint = checkpoint
         self._calls = {"generator": 0, "discriminator": 0}
         self._guard = Guard(max_skipped)
         self._seed = int(torch.randint(2**62, ()) if seed is None else seed)
@@ -187,7 +196,7 @@ class Adversary:
             return fake.new_zeros(())
         self._gate.check_finite(self._runtime.world, fake=(fake, condition))
         with self._stream("generator"), self._runtime.autocast(self._device):
-            judge = self._judge(frozen=True)
+            judge = self._judge(frozen=True, compiled=self._compiled)
             real_condition = condition if real_condition is None else real_condition
             fake, condition = self._gate.cast(fake, condition, self._dtype)
             fake_logits = at_least_float32(judge(fake, condition))
@@ -358,7 +367,11 @@ class Adversary:
             self._runtime.autocast(self._device, enabled=not second_order),
             differentiable_twice() if second_order else nullcontext(),
         ):
-            judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
+            judge = self._judge(
+                feature_leaves=bool(leaves & {"real_features", "fake_features"}),
+                compiled=None if second_order else self._compiled,
+                checkpoint=self._checkpoint,
+            )
             turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
         self._check_double_backward(due, turn)
         return turn
@@ -397,14 +410,9 @@ class Adversary:
             self._settle(turn, applied.gathered)
         return report
 
-    def _judge(self, *, frozen: bool = False, feature_leaves: bool = False) -> Judge:
-        return Judge(
-            self.discriminator,
-            self._augment,
-            frozen=frozen,
-            feature_leaves=feature_leaves,
-            known_features=(lambda samples: None) if frozen else self._seen.recall,
-        )
+    def _judge(self, *, frozen: bool = False, **options: Any) -> Judge:
+        known = (lambda samples: None) if frozen else self._seen.recall
+        return Judge(self.discriminator, self._augment, frozen=frozen, known_features=known, **options)
 
     def _augment(self, samples: Tensor) -> Tensor:
         for augmentation in self.augmentations.values():
@@ -415,7 +423,7 @@ class Adversary:
         """Count the last step once it is known whether it was made; of `turn` comes the cause when it was not."""
         if self._guard.settle() and self.scheduler is not None:
             self.scheduler.step()
-        if turn is not None:
+        if turn is not None and self._guard.in_a_row:  # a healthy step makes no lists
             self._guard.check(causes(turn, self.discriminator), self._update.results(gathered))
 
     def _check_turn(

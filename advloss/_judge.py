@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
+from torch.utils import checkpoint as checkpointing
 from torch.utils.checkpoint import CheckpointFunction
 
 from advloss._condition import Condition
@@ -37,6 +38,8 @@ class Judge:
         frozen: parameters are constants: no weight gradient is computed (the generator's turn).
         feature_leaves: hand features out as leaves, for a regularizer that differentiates by them.
         known_features: features of samples that were computed before, or None.
+        compiled: called in place of the player, whose parts it computes with (`torch.compile`).
+        checkpoint: keep no activations of a forward, and compute it again in backward.
 
     Attributes:
         player: the part that trains: the discriminator, or the heads of one with frozen features.
@@ -50,12 +53,17 @@ class Judge:
         frozen: bool = False,
         feature_leaves: bool = False,
         known_features: FeatureMemo = lambda samples: None,
+        compiled: Callable[..., Logits] | None = None,
+        checkpoint: bool = False,
     ) -> None:
         self._module = discriminator
         self._augment = augment
         self._feature_leaves = feature_leaves
         self._known_features = known_features
+        self._compiled = compiled
+        self._checkpoint = checkpoint
         self.player = player_of(discriminator)
+        self._call = self.player if compiled is None else compiled
         self._places = Places(self.player)
         self._overrides = {name: buffer.clone() for name, buffer in self._places.buffers.items()}
         if frozen:
@@ -73,7 +81,12 @@ class Judge:
     def snapshot(self) -> Judge:
         """A judge in the state of this one, without its memory; what it is asked leaves this one's buffers alone."""
         other = Judge(
-            self._module, self._augment, feature_leaves=self._feature_leaves, known_features=self._known_features
+            self._module,
+            self._augment,
+            feature_leaves=self._feature_leaves,
+            known_features=self._known_features,
+            compiled=self._compiled,
+            checkpoint=self._checkpoint,
         )
         other._overrides = {**self._overrides, **{name: b.clone() for name, b in self.buffers.items()}}
         return other
@@ -116,19 +129,38 @@ class Judge:
     def _run(self, inputs: Tensor | list[Tensor], condition: Condition | None) -> Logits:
         args = (inputs,) if condition is None else (inputs, condition)
         _check_not_cached(self.player)
-        recomputation = _no_recomputation(of_any_kind=bool(self._overrides))
+        run = self._run_again_in_backward if self._checkpoint and torch.is_grad_enabled() else self._run_once
         try:
-            with self._no_writes(), recomputation, self._places.holding(self._overrides):
-                logits: Logits = self.player(*args)
+            with self._no_writes():
+                logits = run(args)
         finally:
             new = self._places.take_away_new_buffers()
         if new:
-            raise InputError(
-                _BUFFERS.format(module=class_of(self.player), names=", ".join(new), did="its first value")
-            )
+            raise InputError(_BUFFERS.format(module=class_of(self.player), names=", ".join(new), did="its first value"))
         for name, buffer in self._places.buffers.items():
             if not _fits(self._overrides[name], buffer):
                 raise InputError(_BUFFERS.format(module=class_of(self.player), names=name, did="another shape"))
+        return logits
+
+    def _run_once(self, args: tuple[Any, ...]) -> Logits:
+        with _no_recomputation(of_any_kind=bool(self._overrides)), self._places.holding(self._overrides):
+            return self._call(*args)
+
+    def _run_again_in_backward(self, args: tuple[Any, ...]) -> Logits:
+        """Both times from the same buffers; what the first time leaves in them counts."""
+        start, left = dict(self._overrides), dict[str, Tensor]()
+
+        def forward(*args: Any) -> Logits:
+            values = {
+                name: tensor.clone() if name in self._places.buffers else tensor for name, tensor in start.items()
+            }
+            with _no_recomputation_inside(), self._places.holding(values):
+                logits = self._call(*args)
+            left.update(values)
+            return logits
+
+        logits: Logits = checkpointing.checkpoint(forward, *args, use_reentrant=False)
+        self._overrides = dict(left)
         return logits
 
     @contextmanager
@@ -220,6 +252,17 @@ def _no_recomputation(of_any_kind: bool) -> Iterator[None]:
         raise
     finally:
         CheckpointFunction.apply = apply
+
+
+@contextmanager
+def _no_recomputation_inside() -> Iterator[None]:
+    """Refuse both kinds within a forward that is itself computed again."""
+    before = CheckpointFunction.apply, checkpointing._checkpoint_hook
+    CheckpointFunction.apply = checkpointing._checkpoint_hook = _refuse  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        CheckpointFunction.apply, checkpointing._checkpoint_hook = before  # type: ignore[misc]
 
 
 def _refuse(*args: Any) -> Any:
