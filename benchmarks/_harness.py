@@ -204,7 +204,9 @@ def _run(make: Make, steps: int) -> None:
 def _same_draws() -> Iterator[None]:
     """Random points of a step are constants inside: two loops take their streams of random numbers in different orders."""
     drawn = torch.rand, torch.rand_like
-    torch.rand = lambda *size, **options: torch.full(size[0] if len(size) == 1 else size, 0.3, **options)
+    torch.rand = lambda *size, **options: torch.full(
+        torch.Size(size) if isinstance(size[0], int) else size[0], 0.3, **options
+    )
     torch.rand_like = lambda like, **options: torch.full_like(like, 0.3)
     try:
         yield

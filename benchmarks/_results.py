@@ -15,7 +15,7 @@ import torch
 from benchmarks._harness import Row, Settings, Table
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("hinge", "r1", "wgan_gp", "r3gan")
+BENCHMARKS = ("hinge", "r1", "wgan_gp", "r3gan", "features", "distillation")
 
 
 def line(result: Row | Table) -> str:

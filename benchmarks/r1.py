@@ -46,8 +46,8 @@ class Many(Ours):
 
 def rows(settings: Settings) -> Iterator[Row]:
     """StyleGAN2's residual network."""
-    side, batch = settings.size(64, 16), settings.size(8, 2)
-    size, options = (side, batch, settings.device), {"resolution": side, "width": settings.size(32, 8)}
+    side, batch = settings.size(64, 16), settings.size(4, 2)
+    size, options = (side, batch, settings.device), {"resolution": side, "width": settings.size(16, 8)}
     network = partial(create_discriminator, "stylegan2", **options)
     adversary = partial(Adversary, ("stylegan2", options), regularizers={"r1": {"weight": WEIGHT}})
     work = f"non-saturating, R1 on every step, residual, {side} x {side}, batch {batch}"

@@ -70,7 +70,7 @@ def _penalty(samples: Tensor, logits: Tensor) -> Tensor:
 
 def rows(settings: Settings) -> Iterator[Row]:
     """At the size of its network for 32 x 32 images, narrower."""
-    side, batch, width = settings.size(32, 8), settings.size(16, 2), settings.size(128, 16)
+    side, batch, width = settings.size(32, 8), settings.size(8, 2), settings.size(64, 16)
     options = {"resolution": side, "width": width}
     size = (side, batch, settings.device)
     terms = {"r1": {"weight": WEIGHT}, "r2": {"weight": WEIGHT}}

@@ -59,7 +59,7 @@ class Textbook(Critic, ByHand):
 
 def rows(settings: Settings) -> Iterator[Row]:
     """DCGAN's network without batch norm, as its recipe has it."""
-    side, batch = settings.size(64, 16), settings.size(8, 2)
+    side, batch = settings.size(64, 16), settings.size(4, 2)
     options = {"resolution": side, "norm": "none", "width": settings.size(64, 8)}
     size = (side, batch, settings.device)
     ours = partial(OurCritic, partial(Adversary, ("dcgan", options), "wgan-gp"), *size)
