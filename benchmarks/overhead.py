@@ -1,0 +1,48 @@
+"""What reports and the guard against NaN and infinity cost: a discriminator step with them, over one without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import torch
+
+from advloss import Adversary, Report
+from advloss import _adversary as core
+from advloss._gate import Gate
+from advloss._update import Update
+from benchmarks._harness import Row, Settings, compare
+from benchmarks._players import Ours
+
+
+class Unguarded(Ours):
+    """The same with neither: nothing is looked at, nothing is reported."""
+
+    def step(self) -> None:
+        good = torch.ones((), dtype=torch.bool, device=self.real.device)
+        with ExitStack() as stack:
+            for owner, name, stub in (
+                (Update, "_all_finite", lambda *args: good),
+                (Gate, "check_finite", lambda *args, **samples: None),
+                (core, "report_of", _no_report),
+            ):
+                stack.enter_context(mock.patch.object(owner, name, stub))
+            super().step()
+
+
+def _no_report(turn: Any, loss: Any, step: int, *rest: Any, **options: Any) -> Report:
+    return Report(step=step, loss=turn.loss.detach())
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """With the buffers of batch norm, of spectral norm, and without any."""
+    side, batch = settings.size(64, 16), settings.size(4, 2)
+    for norm in ("batch", "spectral", "none"):
+        options = {"width": settings.size(64, 8), "norm": norm, "depth": settings.size(3, 1)}
+        adversary = partial(Adversary, ("patch", options), "hinge")
+        with_them, without = (partial(kind, adversary, side, batch, settings.device) for kind in (Ours, Unguarded))
+        work = f"both players with reports and guard, PatchGAN, norm={norm}, {side} x {side}, batch {batch}"
+        yield compare(work, with_them, "without", without, settings, target=1.01)
