@@ -19,7 +19,7 @@ from advloss._create import build, build_all, by_short_name, check_known, create
 from advloss._followers import Followers
 from advloss._gate import Gate
 from advloss._guard import Guard, causes
-from advloss._inputs import check_recording
+from advloss._inputs import check_recording, unchanged
 from advloss._interrupt import uninterrupted
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
@@ -139,6 +139,7 @@ class Adversary:
         self._runtime = Runtime()
         self._whole = set[str]()  # second-order terms that were found to have a whole graph
         self._seen = SeenFeatures()
+        self._shares = player_of(self.discriminator) is not self.discriminator and not self.augmentations
         self._stateful = nn.ModuleDict(
             {
                 "discriminator": player_of(self.discriminator),
@@ -196,17 +197,19 @@ class Adversary:
             return fake.new_zeros(())
         self._gate.check_finite(self._runtime.world, fake=(fake, condition))
         with self._stream("generator"), self._runtime.autocast(self._device):
-            judge = self._judge(frozen=True, compiled=self._compiled)
+            given, known = fake, self._seen.recall("generator", fake) if self._shares else None
             real_condition = condition if real_condition is None else real_condition
             fake, condition = self._gate.cast(fake, condition, self._dtype)
+            judge = self._judge({fake: known}, frozen=True, compiled=self._compiled)
             fake_logits = at_least_float32(judge(fake, condition))
             real_logits: Logits | None = None
             if getattr(self.loss, "paired", False) and real is not None:
                 with torch.no_grad():
                     real_logits = at_least_float32(judge(*self._gate.cast(real, real_condition, self._dtype)))
             loss = self.weight * self.loss.generator(fake_logits, real_logits)
-            if judge.player is not self.discriminator and not self.augmentations:
-                self._seen.remember(fake, judge.features(fake))
+            if self._shares:
+                wanted = self._seen.wanted["discriminator"]
+                self._seen.remember("generator", given, detach(judge.features(fake)) if wanted else None)
         self._calls["generator"] += 1
         return loss
 
@@ -249,7 +252,6 @@ class Adversary:
                     stack.enter_context(uninterrupted())
                     applied = self._update.apply(gathered, self._stateful)
             self._calls["discriminator"] += 1
-            self._seen.forget()
             return self._finish(turn, applied) if sync else report_of(turn, self.loss, self.step)
 
     def discriminator_loss(
@@ -358,21 +360,20 @@ class Adversary:
         leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
         second_order = any(getattr(r, "second_order", None) for r in due.values())
         real, condition = self._gate.cast(real.detach(), condition, self._dtype)
+        given = fake
         fake, fake_condition = self._gate.cast(fake.detach(), fake_condition, self._dtype)
         real = leaf(real) if "real" in leaves else real
         fake = leaf(fake) if "fake" in leaves else fake
         # gradients of gradients underflow in half precision: those steps run in full
-        with (
-            self._stream("discriminator"),
-            self._runtime.autocast(self._device, enabled=not second_order),
-            differentiable_twice() if second_order else nullcontext(),
-        ):
+        with self._stream("discriminator"), self._runtime.autocast(self._device, enabled=not second_order):
             judge = self._judge(
+                {fake: self._features_for_both(given) if self._shares and not fake.requires_grad else None},
                 feature_leaves=bool(leaves & {"real_features", "fake_features"}),
                 compiled=None if second_order else self._compiled,
                 checkpoint=self._checkpoint,
             )
-            turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
+            with differentiable_twice() if second_order else nullcontext():
+                turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
         self._check_double_backward(due, turn)
         return turn
 
@@ -410,9 +411,19 @@ class Adversary:
             self._settle(turn, applied.gathered)
         return report
 
-    def _judge(self, *, frozen: bool = False, **options: Any) -> Judge:
-        known = (lambda samples: None) if frozen else self._seen.recall
-        return Judge(self.discriminator, self._augment, frozen=frozen, known_features=known, **options)
+    def _features_for_both(self, fake: Tensor) -> Sequence[Tensor]:
+        """Features of `fake` in the discriminator's turn: those of the generator's before it, or for that after it."""
+        features, kept = self._seen.recall("discriminator", fake), None
+        if features is None:
+            keeps = self._seen.wanted["generator"] and fake.requires_grad
+            with unchanged(fake, self.discriminator), torch.set_grad_enabled(keeps):
+                features = self.discriminator.features(self._gate.cast(fake, None, self._dtype)[0])  # type: ignore[operator]
+            kept = features if keeps else None
+        self._seen.remember("discriminator", fake, kept)
+        return detach(features)
+
+    def _judge(self, known: Mapping[Tensor, Sequence[Tensor] | None], **options: Any) -> Judge:
+        return Judge(self.discriminator, self._augment, known_features=known.get, **options)
 
     def _augment(self, samples: Tensor) -> Tensor:
         for augmentation in self.augmentations.values():

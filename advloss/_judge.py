@@ -7,7 +7,7 @@ that looks at the same samples as the loss costs no second forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -26,7 +26,7 @@ from advloss._logits import Logits
 from advloss._places import Places
 from advloss.errors import CombinationError, InputError
 
-FeatureMemo = Callable[[Tensor], "list[Tensor] | None"]
+FeatureMemo = Callable[[Tensor], "Sequence[Tensor] | None"]
 
 
 class Judge:
@@ -118,7 +118,8 @@ class Judge:
         return logits
 
     def _features(self, samples: Tensor) -> list[Tensor]:
-        features = self._known_features(samples)
+        known = self._known_features(samples)
+        features = None if known is None else list(known)
         if features is None:
             with torch.set_grad_enabled(samples.requires_grad and torch.is_grad_enabled()):
                 features = self._module.features(self._augment(samples))  # type: ignore[operator]
