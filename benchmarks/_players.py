@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -135,6 +136,21 @@ class Ours(Game):
     @property
     def discriminator_optimizer(self) -> torch.optim.Optimizer:
         return self.adversary.optimizer
+
+
+class DiscriminatorAlone(Ours):
+    """The discriminator's step on samples that nobody makes."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, generator=partial(nn.Linear, 1, 1), **options)
+        self.fake = torch.rand_like(self.real) * 2 - 1
+
+    def step(self) -> None:
+        self.update_discriminator(self.fake)
+
+    def numbers(self) -> Mapping[str, Tensor]:
+        discriminator = gradients(self.adversary.optimizer, self.discriminator.parameters())
+        return {**self.losses, "discriminator's gradient": discriminator}
 
 
 class ByHand(Game):

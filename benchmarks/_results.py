@@ -15,7 +15,21 @@ import torch
 from benchmarks._harness import Row, Settings, Table
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("hinge", "r1", "wgan_gp", "r3gan", "autoencoder", "features", "distillation", "overhead", "listing")
+BENCHMARKS = (
+    "hinge",
+    "r1",
+    "wgan_gp",
+    "r3gan",
+    "autoencoder",
+    "features",
+    "distillation",
+    "overhead",
+    "options",
+    "memory",
+    "growth",
+    "listing",
+    "gpu",
+)
 
 
 def line(result: Row | Table) -> str:

@@ -59,7 +59,7 @@ def _mean(terms: list[Tensor]) -> Tensor:
 
 def rows(settings: Settings) -> Iterator[Row]:
     """The discriminator of StyleGAN-T and ADD, on a ViT-S with random weights, which take as long as others."""
-    side, batch = settings.size(64, 16), settings.size(4, 2)
+    side, batch = settings.size(64, 16), 2
     backbone = "test_vit" if settings.short else "vit_small_patch16_224"
     options: dict[str, Any] = {"backbone": backbone, "pretrained": False, "resolution": settings.size(224, 32)}
     options |= {"blocks": (0, 1)} if settings.short else {}

@@ -58,7 +58,8 @@ def rows(settings: Settings) -> Iterator[Row]:
     yield compare(work, ours, "a forward of its own for R1, plain loop", plain, settings, target=0.80)
 
     lazily = partial(Adversary, ("stylegan2", options), regularizers={"r1": {"weight": WEIGHT, "every": 16}})
+    size = (side, 2, settings.device)
     without = partial(Many, partial(Adversary, ("stylegan2", options)), *size)
     lazy = partial(Many, lazily, *size)
-    work = f"non-saturating, R1 on each 16th step, residual, {side} x {side}, batch {batch}, 16 steps"
+    work = f"non-saturating, R1 on each 16th step, residual, {side} x {side}, batch 2, 16 steps"
     yield compare(work, lazy, "without R1", without, settings, target=1.08, agreement=None)
