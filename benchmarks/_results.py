@@ -15,6 +15,7 @@ import torch
 from benchmarks._harness import Row, Settings, Table
 
 ROOT = Path(__file__).parents[1]
+SOURCES = ("advloss", "plugins", "integrations", "examples", "benchmarks/*.py")
 BENCHMARKS = (
     "hinge",
     "r1",
@@ -44,11 +45,11 @@ def line(result: Row | Table) -> str:
     )
 
 
-def save(path: Path, name: str, results: Sequence[Row | Table], settings: Settings) -> None:
-    """Write one benchmark's results to a file that may hold others."""
+def save(path: Path, name: str, results: Sequence[Row | Table], made: dict[str, Any]) -> None:
+    """Write one benchmark's results, and what they were `made` with, to a file that may hold others."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     kept[name] = {
-        "circumstances": circumstances(settings),
+        "circumstances": made,
         "rows": [row.as_dict() for row in results if isinstance(row, Row)],
         "tables": [vars(table) for table in results if isinstance(table, Table)],
     }
@@ -58,12 +59,10 @@ def save(path: Path, name: str, results: Sequence[Row | Table], settings: Settin
 
 def circumstances(settings: Settings) -> dict[str, Any]:
     """What the figures were taken with."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    changed = _git("status", "--porcelain", "--", *SOURCES)
     cuda = torch.device(settings.device).type == "cuda"
     return {
-        "commit": commit.stdout.strip(),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else ""),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {torch.get_num_threads()} thread",
         "pairs": settings.pairs,
@@ -71,6 +70,10 @@ def circumstances(settings: Settings) -> dict[str, Any]:
         "short": settings.short,
         "torch": torch.__version__,
     }
+
+
+def _git(*command: str) -> str:
+    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _processor() -> str:
