@@ -417,7 +417,7 @@ class Adversary:
         if features is None:
             keeps = self._seen.wanted["generator"] and fake.requires_grad
             with unchanged(fake, self.discriminator), torch.set_grad_enabled(keeps):
-                features = self.discriminator.features(self._gate.cast(fake, None, self._dtype)[0])  # type: ignore[operator]
+                features = self.discriminator.features(self._gate.cast(fake, None, self._dtype)[0])
             kept = features if keeps else None
         self._seen.remember("discriminator", fake, kept)
         return detach(features)

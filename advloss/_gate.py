@@ -23,7 +23,7 @@ class Gate:
         self.discriminator = discriminator
         self._channels_last = channels_last
         if channels_last:
-            discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            discriminator.to(memory_format=torch.channels_last)
         declared = isinstance(spec, DiscriminatorSpec)
         self._unconditional = declared and not spec.conditions  # type: ignore[union-attr]
         self._warns = declared and spec.value_range == (-1.0, 1.0)  # type: ignore[union-attr]

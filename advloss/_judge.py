@@ -231,8 +231,8 @@ def _check_not_cached(module: nn.Module) -> None:
 
 _RECOMPUTES = (
     "the discriminator checkpoints activations (torch.utils.checkpoint): in backward it would be computed again, after "
-    "this call put its parameters and buffers back. Switch checkpointing off in the discriminator, and save memory by "
-    "smaller micro-batches (gradient accumulation) or, for r1 and r2, by method='finite-difference'"
+    "this call put its parameters and buffers back. Switch checkpointing off in the discriminator, and give the adversary "
+    "checkpoint=True; smaller micro-batches (gradient accumulation) or, for r1 and r2, method='finite-difference' may help too"
 )
 
 

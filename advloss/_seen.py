@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,7 @@ class _Turn:
     samples: Tensor  # holding them keeps their memory from being used again
     version: int
     precision: torch.dtype | None
-    features: list[Tensor] | None
+    features: Sequence[Tensor] | None
 
     def was_on(self, samples: Tensor) -> bool:
         """Whether `samples` are those of this turn, not written to since."""
@@ -44,7 +45,7 @@ class SeenFeatures:
         self._last: _Turn | None = None
         self.wanted: dict[Player, bool] = {"generator": False, "discriminator": True}
 
-    def recall(self, player: Player, samples: Tensor) -> list[Tensor] | None:
+    def recall(self, player: Player, samples: Tensor) -> Sequence[Tensor] | None:
         """The features of `samples`, if they were kept, at the precision of now. To be called once a turn."""
         last = self._last
         if last is None or last.player == player:
@@ -52,7 +53,7 @@ class SeenFeatures:
         self.wanted[player] = last.was_on(samples)
         return last.features if self.wanted[player] and last.precision == _precision(samples) else None
 
-    def remember(self, player: Player, samples: Tensor, features: list[Tensor] | None) -> None:
+    def remember(self, player: Player, samples: Tensor, features: Sequence[Tensor] | None) -> None:
         """That `player` had its turn on `samples`, and what to keep of it."""
         if samples.is_inference():  # writes to it are not counted
             self._last = None

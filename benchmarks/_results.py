@@ -1,4 +1,4 @@
-"""Results as lines, as JSON, and as the tables of docs/benchmarks.md."""
+"""Results as lines for the terminal and as JSON, which docs/tables.py writes docs/benchmarks.md from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import datetime
 import json
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks._harness import Row, Settings, Table
+from benchmarks._markdown import table
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("advloss", "plugins", "integrations", "examples", "benchmarks/*.py")
@@ -36,7 +37,7 @@ BENCHMARKS = (
 def line(result: Row | Table) -> str:
     """For the terminal."""
     if isinstance(result, Table):
-        return "\n".join([f"{result.title}:", *_markdown(result.columns, result.rows)])
+        return "\n".join([f"{result.title}:", *table(result.columns, result.rows)])
     target = "" if result.target is None else f" (target {result.target:.2f}: {'holds' if result.holds else 'MISSED'})"
     memory = "" if result.memory is None else f"; memory x{result.memory:.3f}"
     return (
@@ -51,7 +52,7 @@ def save(path: Path, name: str, results: Sequence[Row | Table], made: dict[str, 
     kept[name] = {
         "circumstances": made,
         "rows": [row.as_dict() for row in results if isinstance(row, Row)],
-        "tables": [vars(table) for table in results if isinstance(table, Table)],
+        "tables": [vars(one) for one in results if isinstance(one, Table)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -80,10 +81,3 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     names = [row.partition(":")[2].strip() for row in info.read_text().splitlines() if row.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield "|" + "---|" * len(columns)
-    for row in rows:
-        yield f"| {' | '.join(f'{cell:.4g}' if isinstance(cell, float) else str(cell) for cell in row)} |"

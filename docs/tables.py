@@ -1,12 +1,16 @@
 """Write what the docs take from the code: ``python docs/tables.py``, or ``--check`` that it is fresh."""
 
+import json
 import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
 
 from advloss import list_components
 from advloss._create import load_target, options_of
 from advloss._rules import RULES
 from advloss.specs import AugmentationSpec, DiscriminatorSpec, LossSpec, RegularizerSpec
+from benchmarks._markdown import results
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("discriminator", "loss", "regularizer", "augmentation", "recipe")
@@ -21,15 +25,26 @@ def built_in(kind):
 
 def readme(text):
     """`text` with its table made anew."""
-    begin, end = "<!-- components -->", "<!-- /components -->"
-    head, _, rest = text.partition(begin)
-    _, _, tail = rest.partition(end)
     lines = ["| kind | name | | paper |", "|---|---|---|---|"]
     for kind in KINDS:
         for row in built_in(kind):
             paper = row.spec.paper
             source = f"[{paper.year}](https://arxiv.org/abs/{paper.arxiv})" if paper and paper.arxiv else ""
             lines.append(f"| {kind} | `{row.name}` | {row.summary}{_notes(row.spec)} | {source} |")
+    return _between(text, "components", lines)
+
+
+def benchmarks(text):
+    """`text` with the figures of the last run."""
+    kept = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text(encoding="utf-8"))
+    return _between(text, "results", ["", *results(kept), ""])
+
+
+def _between(text, name, lines):
+    """`text` with `lines` between the comments of this name."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
     return "\n".join([f"{head}{begin}", *lines, f"{end}{tail}"])
 
 
@@ -77,7 +92,12 @@ def combinations(_):
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"README.md": readme, "docs/catalogue.md": catalogue, "docs/combinations.md": combinations}
+PAGES = {
+    "README.md": readme,
+    "docs/benchmarks.md": benchmarks,
+    "docs/catalogue.md": catalogue,
+    "docs/combinations.md": combinations,
+}
 
 
 def _notes(spec):
