@@ -21,7 +21,7 @@ class FixedWeight(Autoencoder):
 
 def rows(settings: Settings) -> Iterator[Row]:
     """At a batch at which activations outweigh parameters."""
-    side, batch = settings.size(64, 16), settings.size(8, 2)
+    side, batch = settings.size(64, 16), settings.size(4, 2)
     size, options = (side, batch, settings.device), {"width": settings.size(32, 8), "norm": "spectral", "depth": 1}
     where = f"discriminator's step, {side} x {side}, batch {batch}"
 

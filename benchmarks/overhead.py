@@ -38,9 +38,9 @@ def _no_report(turn: Any, loss: Any, step: int, *rest: Any, **options: Any) -> R
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """With the buffers of batch norm, of spectral norm, and without any."""
+    """With the buffers of batch norm and of spectral norm."""
     side, batch = settings.size(64, 16), settings.size(4, 2)
-    for norm in ("batch", "spectral", "none"):
+    for norm in ("batch", "spectral"):
         options = {"width": settings.size(64, 8), "norm": norm, "depth": settings.size(3, 1)}
         adversary = partial(Adversary, ("patch", options), "hinge")
         with_them, without = (partial(kind, adversary, side, batch, settings.device) for kind in (Ours, Unguarded))

@@ -65,8 +65,5 @@ def rows(settings: Settings) -> Iterator[Row]:
     ours = partial(OurCritic, partial(Adversary, ("dcgan", options), "wgan-gp"), *size)
     network = partial(create_discriminator, "dcgan", **options)
     work = f"WGAN-GP, {STEPS} critic steps and one of the generator, {side} x {side}, batch {batch}"
-    yield compare(
-        work, ours, "best loop by hand, but for freezing and no_grad", partial(Textbook, network, *size), settings
-    )
     plain = partial(Textbook, network, *size, fused=None)
     yield compare(work, ours, "textbook", plain, settings, target=0.95)

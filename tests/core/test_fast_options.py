@@ -55,7 +55,9 @@ def test_recomputed_activations_change_nothing(name: str, terms: Any) -> None:
 
 @pytest.mark.parametrize("name", built_in("discriminator"))
 def test_memory_format_changes_nothing(name: str) -> None:
-    same(name, {"r1": {"every": 2}}, 1e-6, channels_last=True)
+    """Where nothing is drawn: `randn_like` fills memory in its order, so that finite differences take other directions."""
+    twice = find("discriminator", name).spec.double_backward
+    same(name, {"r1": {"every": 2}} if twice else {}, 1e-6, channels_last=True)
 
 
 def test_samples_arrive_in_the_memory_format_of_the_discriminator() -> None:
