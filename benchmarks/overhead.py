@@ -1,4 +1,4 @@
-"""What reports and the guard against NaN and infinity cost: a discriminator step with them, over one without."""
+"""What reports, the guard against NaN and infinity, and the health monitor cost: both players with them, over without."""
 
 from __future__ import annotations
 
@@ -9,13 +9,26 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
+import advloss
 from advloss import Adversary, Report
 from advloss import _adversary as core
 from advloss._gate import Gate
 from advloss._update import Update
 from benchmarks._harness import Row, Settings, compare
 from benchmarks._players import Ours
+
+
+class Watched(Ours):
+    """With the health monitor, which gets every report and looks at what it has once a pair."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.monitor = advloss.HealthMonitor(self.adversary, every=1)
+
+    def update_discriminator(self, fake: Tensor) -> None:
+        self.monitor(self.adversary.discriminator_step(self.real, fake))
 
 
 class Unguarded(Ours):
@@ -46,3 +59,7 @@ def rows(settings: Settings) -> Iterator[Row]:
         with_them, without = (partial(kind, adversary, side, batch, settings.device) for kind in (Ours, Unguarded))
         work = f"both players with reports and guard, PatchGAN, norm={norm}, {side} x {side}, batch {batch}"
         yield compare(work, with_them, "without", without, settings, target=1.01)
+        if hasattr(advloss, "HealthMonitor"):
+            watched = partial(Watched, adversary, side, batch, settings.device)
+            work = f"health monitor, {work}"
+            yield compare(work, watched, "without any", without, settings, target=1.01, agreement=None)

@@ -130,6 +130,21 @@ def test_both_steps_compile_without_a_graph_break(name: str, whole_graphs: list[
     assert whole_graphs
 
 
+def test_a_step_with_a_second_order_term_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code has no double backward."""
+    runs: list[int] = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        return lambda *args: (runs.append(1), graph.forward(*args))[1]
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=count))
+    adversary = advloss.Adversary(patch(), "hinge", {"r1": {"every": 2}}, compile=True, seed=0)
+    for expected in (0, 2, 2, 4):  # due, not due
+        adversary.discriminator_step(images(), images())
+        assert len(runs) == expected
+
+
 def test_later_steps_compile_nothing(whole_graphs: list[int]) -> None:
     adversary = advloss.Adversary(patch(norm="spectral"), "hinge", compile=True, seed=0)
     counts = []
@@ -142,20 +157,24 @@ def test_later_steps_compile_nothing(whole_graphs: list[int]) -> None:
 
 
 class Tied(nn.Module):
-    """One parameter in two places, and a buffer that is put anew in each forward."""
+    """One parameter in two places, one buffer in two, and one that is put anew in each forward."""
 
     def __init__(self) -> None:
         super().__init__()
         self.one, self.other, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1)
         self.other.weight = self.one.weight
         self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("shared", torch.zeros(()))
+        self.last.register_buffer("shared", self.shared)
 
     def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
         self.calls = self.calls + 1
+        self.shared.add_(1)
+        self.last.shared.add_(1)
         return self.last(self.other(self.one(samples)).tanh())
 
 
-def test_a_parameter_in_two_places_is_frozen_in_both() -> None:
+def test_what_hangs_in_two_places_is_one() -> None:
     adversary = advloss.Adversary(Tied(), "hinge", seed=0)
     fake = torch.randn(4, 4, requires_grad=True)
     adversary.generator_loss(fake).backward()
@@ -166,3 +185,4 @@ def test_a_parameter_in_two_places_is_frozen_in_both() -> None:
     assert adversary.discriminator.one.weight is adversary.discriminator.other.weight
     assert not torch.equal(before, adversary.discriminator.one.weight)
     assert float(adversary.discriminator.calls) == 2
+    assert float(adversary.discriminator.shared) == 4
