@@ -79,5 +79,4 @@ def rows(settings: Settings) -> Iterator[Row]:
         under,
         settings,
         target=0.75,
-        agreement=SPECTRAL,
     )
