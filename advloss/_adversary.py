@@ -20,7 +20,7 @@ from advloss._create import build, build_all, by_short_name, check_known, create
 from advloss._followers import Followers
 from advloss._gate import Gate
 from advloss._guard import Guard, causes
-from advloss._inputs import check_recording
+from advloss._inputs import check_recording, unchanged
 from advloss._interrupt import uninterrupted
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
@@ -67,6 +67,10 @@ class Adversary:
         start_step: `generator_loss` is 0 until so many discriminator steps were counted.
         discriminator_start_step: the discriminator trains from this step on; default `start_step`.
         max_skipped: steps in a row that may be skipped because a value is not finite, before NonFiniteError.
+        compile: run the discriminator through `torch.compile`, but for steps on which an exact second-order term is due.
+        checkpoint: in the discriminator's step keep no activations, and compute them again in backward, one side at a
+            time: less memory, more time, the same result.
+        channels_last: keep the discriminator and its samples in that memory format.
         seed: of the adversary's own random numbers (first weights of a discriminator by name, augmentations, penalties,
             dropout); torch's global generator is then never touched. Default: weights and one draw from that generator.
 
@@ -89,6 +93,9 @@ class Adversary:
         start_step: int = 0,
         discriminator_start_step: int | None = None,
         max_skipped: int = 10,
+        compile: bool = False,
+        checkpoint: bool = False,
+        channels_last: bool = False,
         seed: int | None = None,
     ) -> None:
         check_numbers(
@@ -126,7 +133,9 @@ class Adversary:
         self.start_step = start_step
         self.discriminator_start_step = start_step if discriminator_start_step is None else discriminator_start_step
         self.step = 0
-        self._gate = Gate(self.discriminator, spec)
+        self._gate = Gate(self.discriminator, spec, channels_last)
+        self._compiled = torch.compile(player_of(self.discriminator)) if compile else None
+        self._checkpoint = checkpoint
         self._calls = {"generator": 0, "discriminator": 0}
         self._guard = Guard(max_skipped)
         self._seed = int(torch.randint(2**62, ()) if seed is None else seed)
@@ -135,6 +144,8 @@ class Adversary:
         self._seen = SeenFeatures()
         self._passing = PassingGradient()
         self._shape: tuple[int, ...] | None = None
+        self._shares = player_of(self.discriminator) is not self.discriminator and not self.augmentations
+        self._through: Tensor | None = None  # what kept features of the fakes were computed from
         self._stateful = nn.ModuleDict(
             {
                 "discriminator": player_of(self.discriminator),
@@ -192,19 +203,21 @@ class Adversary:
             return fake.new_zeros(())
         self._gate.check_finite(self._runtime.world, fake=(fake, condition))
         with self._stream("generator"), self._runtime.autocast(self._device):
-            judge = self._judge(frozen=True)
+            given, known = fake, self._seen.recall("generator", fake) if self._shares else None
             real_condition = condition if real_condition is None else real_condition
             fake, condition = self._gate.cast(fake, condition, self._dtype)
             fake = fake.view_as(fake)  # to measure this loss's gradient alone: the script's fake has others as well
+            judge = self._judge({fake: known}, frozen=True, compiled=self._compiled)
             fake_logits = at_least_float32(judge(fake, condition))
             real_logits: Logits | None = None
             if getattr(self.loss, "paired", False) and real is not None:
                 with torch.no_grad():
                     real_logits = at_least_float32(judge(*self._gate.cast(real, real_condition, self._dtype)))
             loss = self.loss.generator(fake_logits, real_logits)
-            self._passing.watch(fake, loss)
-            if judge.player is not self.discriminator and not self.augmentations:
-                self._seen.remember(fake, judge.features(fake))
+            self._passing.watch(fake if known is None or self._through is None else self._through, loss)
+            if self._shares:
+                wanted = self._seen.wanted["discriminator"]
+                self._seen.remember("generator", given, detach(judge.features(fake)) if wanted else None)
         self._calls["generator"] += 1
         return self.weight * loss
 
@@ -247,7 +260,6 @@ class Adversary:
                     stack.enter_context(uninterrupted())
                     applied = self._update.apply(gathered, self._stateful)
             self._calls["discriminator"] += 1
-            self._seen.forget()
             if sync:
                 return self._finish(turn, applied)
             return report_of(turn, self.loss, self.step, fake_grad_norm=self._passing.norm)
@@ -365,18 +377,21 @@ class Adversary:
         leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
         second_order = any(getattr(r, "second_order", None) for r in due.values())
         real, condition = self._gate.cast(real.detach(), condition, self._dtype)
+        given = fake
         fake, fake_condition = self._gate.cast(fake.detach(), fake_condition, self._dtype)
         real = leaf(real) if "real" in leaves else real
         fake = leaf(fake) if "fake" in leaves else fake
         # gradients of gradients underflow in half precision: those steps run in full
-        with (
-            self._stream("discriminator"),
-            self._runtime.autocast(self._device, enabled=not second_order),
-            differentiable_twice() if second_order else nullcontext(),
-        ):
-            judge = self._judge(feature_leaves=bool(leaves & {"real_features", "fake_features"}))
-            turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
-            self._measure(judge, turn, condition, fake_condition)
+        with self._stream("discriminator"), self._runtime.autocast(self._device, enabled=not second_order):
+            judge = self._judge(
+                {fake: self._features_for_both(given) if self._shares and not fake.requires_grad else None},
+                feature_leaves=bool(leaves & {"real_features", "fake_features"}),
+                compiled=None if second_order else self._compiled,
+                checkpoint=self._checkpoint,
+            )
+            with differentiable_twice() if second_order else nullcontext():
+                turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
+                self._measure(judge, turn, condition, fake_condition)
         self._check_double_backward(due, turn)
         return turn
 
@@ -424,14 +439,21 @@ class Adversary:
             self._settle(turn, applied.gathered)
         return report
 
-    def _judge(self, *, frozen: bool = False, feature_leaves: bool = False) -> Judge:
-        return Judge(
-            self.discriminator,
-            self._augment,
-            frozen=frozen,
-            feature_leaves=feature_leaves,
-            known_features=(lambda samples: None) if frozen else self._seen.recall,
-        )
+    def _features_for_both(self, fake: Tensor) -> Sequence[Tensor]:
+        """Features of `fake` in the discriminator's turn: those of the generator's before it, or for that after it."""
+        features, kept = self._seen.recall("discriminator", fake), None
+        if features is None:
+            keeps = self._seen.wanted["generator"] and fake.requires_grad
+            with unchanged(fake, self.discriminator), torch.set_grad_enabled(keeps):
+                through = self._gate.cast(fake, None, self._dtype)[0]
+                through = through.view_as(through)  # as in the generator's turn, to measure what passes
+                features = self.discriminator.features(through)
+            kept, self._through = (features, through) if keeps else (None, None)
+        self._seen.remember("discriminator", fake, kept)
+        return detach(features)
+
+    def _judge(self, known: Mapping[Tensor, Sequence[Tensor] | None], **options: Any) -> Judge:
+        return Judge(self.discriminator, self._augment, known_features=known.get, **options)
 
     def _augment(self, samples: Tensor) -> Tensor:
         for augmentation in self.augmentations.values():
@@ -442,7 +464,7 @@ class Adversary:
         """Count the last step once it is known whether it was made; of `turn` comes the cause when it was not."""
         if self._guard.settle() and self.scheduler is not None:
             self.scheduler.step()
-        if turn is not None:
+        if turn is not None and self._guard.in_a_row:  # a healthy step makes no lists
             self._guard.check(causes(turn, self.discriminator), self._update.results(gathered))
 
     def _check_turn(

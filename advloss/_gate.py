@@ -16,10 +16,14 @@ class Gate:
     Args:
         discriminator: whose samples are checked.
         spec: its spec, or None for a module of the user's own.
+        channels_last: whether the discriminator takes samples in that memory format; it is put into it here.
     """
 
-    def __init__(self, discriminator: nn.Module, spec: Spec | None) -> None:
+    def __init__(self, discriminator: nn.Module, spec: Spec | None, channels_last: bool = False) -> None:
         self.discriminator = discriminator
+        self._channels_last = channels_last
+        if channels_last:
+            discriminator.to(memory_format=torch.channels_last)
         declared = isinstance(spec, DiscriminatorSpec)
         self._unconditional = declared and not spec.conditions  # type: ignore[union-attr]
         self._warns = declared and spec.value_range == (-1.0, 1.0)  # type: ignore[union-attr]
@@ -32,7 +36,10 @@ class Gate:
 
     def cast(self, samples: Tensor, condition: Condition | None, dtype: torch.dtype) -> tuple[Tensor, Condition | None]:
         """Samples and condition in the discriminator's `dtype`, in tensors that autograd can keep."""
-        return _inputs.cast(samples, dtype), _inputs.cast_condition(condition, self.discriminator, dtype)
+        samples = _inputs.cast(samples, dtype)
+        if self._channels_last and samples.ndim == 4:
+            samples = samples.contiguous(memory_format=torch.channels_last)
+        return samples, _inputs.cast_condition(condition, self.discriminator, dtype)
 
     def check_real(self, real: Tensor, fake: Tensor) -> None:
         """Raise InputError unless real and fake samples match; warn once about images in a range that looks wrong."""

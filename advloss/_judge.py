@@ -7,25 +7,26 @@ that looks at the same samples as the loss costs no second forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import disable_saved_tensors_hooks
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
+from torch.utils import checkpoint as checkpointing
 from torch.utils.checkpoint import CheckpointFunction
 
 from advloss._condition import Condition
 from advloss._features import FeatureDiscriminator
 from advloss._inputs import check_logits, class_of, unchanged
 from advloss._logits import Logits
+from advloss._places import Places
 from advloss.errors import CombinationError, InputError
 
-FeatureMemo = Callable[[Tensor], "list[Tensor] | None"]
+FeatureMemo = Callable[[Tensor], "Sequence[Tensor] | None"]
 
 
 class Judge:
@@ -37,6 +38,8 @@ class Judge:
         frozen: parameters are constants: no weight gradient is computed (the generator's turn).
         feature_leaves: hand features out as leaves, for a regularizer that differentiates by them.
         known_features: features of samples that were computed before, or None.
+        compiled: called in place of the player, whose parts it computes with (`torch.compile`).
+        checkpoint: keep no activations of a forward, and compute it again in backward.
 
     Attributes:
         player: the part that trains: the discriminator, or the heads of one with frozen features.
@@ -50,15 +53,21 @@ class Judge:
         frozen: bool = False,
         feature_leaves: bool = False,
         known_features: FeatureMemo = lambda samples: None,
+        compiled: Callable[..., Logits] | None = None,
+        checkpoint: bool = False,
     ) -> None:
         self._module = discriminator
         self._augment = augment
         self._feature_leaves = feature_leaves
         self._known_features = known_features
+        self._compiled = compiled
+        self._checkpoint = checkpoint
         self.player = player_of(discriminator)
-        self._overrides = {name: buffer.clone() for name, buffer in self.player.named_buffers()}
+        self._call = self.player if compiled is None else compiled
+        self._places = Places(self.player)
+        self._overrides = {name: buffer.clone() for name, buffer in self._places.buffers.items()}
         if frozen:
-            self._overrides.update((name, p.detach()) for name, p in self.player.named_parameters())
+            self._overrides.update((name, p.detach()) for name, p in self._places.parameters.items())
         self._memo: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
     def __call__(self, samples: Tensor, condition: Condition | None = None) -> Logits:
@@ -67,12 +76,17 @@ class Judge:
     @property
     def buffers(self) -> dict[str, Tensor]:
         """The scratch copies of the player's buffers, as the calls so far have left them (or put in their place)."""
-        return {name: self._overrides[name].detach() for name, _ in self.player.named_buffers()}
+        return {name: self._overrides[name].detach() for name in self._places.buffers}
 
     def snapshot(self) -> Judge:
         """A judge in the state of this one, without its memory; what it is asked leaves this one's buffers alone."""
         other = Judge(
-            self._module, self._augment, feature_leaves=self._feature_leaves, known_features=self._known_features
+            self._module,
+            self._augment,
+            feature_leaves=self._feature_leaves,
+            known_features=self._known_features,
+            compiled=self._compiled,
+            checkpoint=self._checkpoint,
         )
         other._overrides = {**self._overrides, **{name: b.clone() for name, b in self.buffers.items()}}
         return other
@@ -104,7 +118,8 @@ class Judge:
         return logits
 
     def _features(self, samples: Tensor) -> list[Tensor]:
-        features = self._known_features(samples)
+        known = self._known_features(samples)
+        features = None if known is None else list(known)
         if features is None:
             with torch.set_grad_enabled(samples.requires_grad and torch.is_grad_enabled()):
                 features = self._module.features(self._augment(samples))  # type: ignore[operator]
@@ -115,15 +130,51 @@ class Judge:
     def _run(self, inputs: Tensor | list[Tensor], condition: Condition | None) -> Logits:
         args = (inputs,) if condition is None else (inputs, condition)
         _check_not_cached(self.player)
-        recomputation = _no_recomputation(of_any_kind=bool(self._overrides))
-        with _no_new_buffers(self.player), _no_writes(self.player), recomputation:
-            if not self._overrides:
-                return self.player(*args)
-            logits = functional_call(self.player, self._overrides, args)
-        for name, buffer in self.player.named_buffers():
+        run = self._run_again_in_backward if self._checkpoint and torch.is_grad_enabled() else self._run_once
+        try:
+            with self._no_writes():
+                logits = run(args)
+        finally:
+            new = self._places.take_away_new_buffers()
+        if new:
+            raise InputError(_BUFFERS.format(module=class_of(self.player), names=", ".join(new), did="its first value"))
+        for name, buffer in self._places.buffers.items():
             if not _fits(self._overrides[name], buffer):
                 raise InputError(_BUFFERS.format(module=class_of(self.player), names=name, did="another shape"))
         return logits
+
+    def _run_once(self, args: tuple[Any, ...]) -> Logits:
+        with _no_recomputation(of_any_kind=bool(self._overrides)), self._places.holding(self._overrides):
+            return self._call(*args)
+
+    def _run_again_in_backward(self, args: tuple[Any, ...]) -> Logits:
+        """Both times from the same buffers; what the first time leaves in them counts."""
+        start, left = dict(self._overrides), dict[str, Tensor]()
+
+        def forward(*args: Any) -> Logits:
+            values = {
+                name: tensor.clone() if name in self._places.buffers else tensor for name, tensor in start.items()
+            }
+            with _no_recomputation_inside(), self._places.holding(values):
+                logits = self._call(*args)
+            left.update(values)
+            return logits
+
+        logits: Logits = checkpointing.checkpoint(forward, *args, use_reentrant=False)
+        self._overrides = dict(left)
+        return logits
+
+    @contextmanager
+    def _no_writes(self) -> Iterator[None]:
+        """Refuse a forward that writes to a parameter: in the other player's turn, and in a skipped step, too."""
+        before = [(name, p, p._version) for name, p in self._places.parameters.items() if not p.is_inference()]
+        yield
+        if written := [name for name, parameter, version in before if parameter._version != version]:
+            raise InputError(
+                f"the forward of {class_of(self.player)} writes to its parameter {', '.join(written)} (an embedding's "
+                "max_norm, a clamp_ in forward); parameters change in the optimizer's step alone: use the "
+                "'weight-clipping' regularizer, or normalize a copy"
+            )
 
 
 def player_of(discriminator: nn.Module) -> nn.Module:
@@ -161,40 +212,12 @@ _BUFFERS = (
 
 def _fits(value: Tensor | None, buffer: Tensor) -> bool:
     """Whether `value` can be copied into `buffer`."""
+    if value is None or value.shape == buffer.shape:
+        return value is not None
     try:
-        return value is not None and torch.broadcast_shapes(value.shape, buffer.shape) == buffer.shape
+        return torch.broadcast_shapes(value.shape, buffer.shape) == buffer.shape
     except RuntimeError:
         return False
-
-
-@contextmanager
-def _no_new_buffers(module: nn.Module) -> Iterator[None]:
-    """Refuse a forward that fills an empty buffer or registers one, and take it away again."""
-    before = [(part, dict(part._buffers)) for part in module.modules()]
-    new = []
-    try:
-        yield
-    finally:
-        for part, buffers in before:
-            if added := [n for n, b in part._buffers.items() if b is not None and buffers.get(n) is None]:
-                part._buffers.clear()
-                part._buffers.update(buffers)
-                new += added
-    if new:
-        raise InputError(_BUFFERS.format(module=class_of(module), names=", ".join(new), did="its first value"))
-
-
-@contextmanager
-def _no_writes(module: nn.Module) -> Iterator[None]:
-    """Refuse a forward that writes to a parameter: it would in the other player's turn, and in a skipped step, too."""
-    before = [(name, p, p._version) for name, p in module.named_parameters() if not p.is_inference()]
-    yield
-    if written := [name for name, parameter, version in before if parameter._version != version]:
-        raise InputError(
-            f"the forward of {class_of(module)} writes to its parameter {', '.join(written)} (an embedding's max_norm, a "
-            "clamp_ in forward); parameters change in the optimizer's step alone: use the 'weight-clipping' "
-            "regularizer, or normalize a copy"
-        )
 
 
 def _check_not_cached(module: nn.Module) -> None:
@@ -208,8 +231,8 @@ def _check_not_cached(module: nn.Module) -> None:
 
 _RECOMPUTES = (
     "the discriminator checkpoints activations (torch.utils.checkpoint): in backward it would be computed again, after "
-    "this call put its parameters and buffers back. Switch checkpointing off in the discriminator, and save memory by "
-    "smaller micro-batches (gradient accumulation) or, for r1 and r2, by method='finite-difference'"
+    "this call put its parameters and buffers back. Switch checkpointing off in the discriminator, and give the adversary "
+    "checkpoint=True; smaller micro-batches (gradient accumulation) or, for r1 and r2, method='finite-difference' may help too"
 )
 
 
@@ -230,6 +253,17 @@ def _no_recomputation(of_any_kind: bool) -> Iterator[None]:
         raise
     finally:
         CheckpointFunction.apply = apply
+
+
+@contextmanager
+def _no_recomputation_inside() -> Iterator[None]:
+    """Refuse both kinds within a forward that is itself computed again."""
+    before = CheckpointFunction.apply, checkpointing._checkpoint_hook
+    CheckpointFunction.apply = checkpointing._checkpoint_hook = _refuse  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        CheckpointFunction.apply, checkpointing._checkpoint_hook = before  # type: ignore[misc]
 
 
 def _refuse(*args: Any) -> Any:

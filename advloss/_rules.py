@@ -93,7 +93,7 @@ def _first_order(players: Players, name: str, regularizer: Any) -> str:
     if forms:
         return f"build {name!r} with {' or '.join(forms)}"
     if hasattr(players.discriminator, "_orig_mod"):
-        return "pass the module before torch.compile, or use r1 or r2 with method='finite-difference'"
+        return "pass the module before torch.compile with compile=True (such steps then run uncompiled), or use r1 or r2 with method='finite-difference'"
     spec = players.spec
     if not isinstance(spec, DiscriminatorSpec):
         return "drop it, or use r1 or r2 with method='finite-difference'"
@@ -184,7 +184,7 @@ RULES: tuple[Rule, ...] = (
         "a second-order regularizer (exact R1, R2, a gradient penalty) with a discriminator that declares no "
         "`double_backward` (fused attention), or one that went through `torch.compile`",
         "its finite-difference form, or its form by features; where it has neither, a discriminator of the same kind "
-        "that has double backward",
+        "that has double backward; for a compiled one, the bare module with `compile=True`, which leaves such steps uncompiled",
         _double_backward,
     ),
     Rule(
@@ -205,7 +205,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "activation checkpointing inside a discriminator, but for the non-reentrant kind in one without buffers, in its "
         "own turn",
-        "smaller micro-batches, or the finite-difference form of R1 and R2, to save memory",
+        "`checkpoint=True` of the adversary, which is exact in all of these cases, or smaller micro-batches",
     ),
     Rule(
         "an augmentation with a discriminator of dimensions that it does not declare",

@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+Player = Literal["generator", "discriminator"]
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A player's last turn: on which samples, as they were; their features, if they are kept."""
+
+    player: Player
+    samples: Tensor  # holding them keeps their memory from being used again
+    version: int
+    precision: torch.dtype | None
+    features: Sequence[Tensor] | None
+
+    def was_on(self, samples: Tensor) -> bool:
+        """Whether `samples` are those of this turn, not written to since."""
+        if samples.is_inference() or samples._version != self.version:
+            return False
+        own = self.samples
+        same = samples.data_ptr() == own.data_ptr() and samples.shape == own.shape
+        return same and samples.stride() == own.stride() and samples.dtype == own.dtype
+
 
 class SeenFeatures:
-    """Remembers the features of one batch, as long as the batch is not written to and precision stays the same."""
+    """Remembers the features of the fakes of one turn, where it is the other player's turn on the same fakes next.
+
+    Which player comes first is for the script to choose. What the second one needs is kept as long as its last turn was on
+    the fakes of the turn before it.
+
+    Attributes:
+        wanted: by player, whether to keep features for its turn.
+    """
 
     def __init__(self) -> None:
-        self._seen: tuple[Tensor, tuple[int, torch.dtype | None], list[Tensor]] | None = None
+        self._last: _Turn | None = None
+        self.wanted: dict[Player, bool] = {"generator": False, "discriminator": True}
 
-    def remember(self, samples: Tensor, features: list[Tensor]) -> None:
-        """Keep detached features of `samples`. Holding the samples keeps their memory from being used again."""
-        if samples.is_inference():  # writes to it are not counted
-            return
-        made = samples._version, _precision(samples)
-        self._seen = samples.detach(), made, [feature.detach() for feature in features]
-
-    def recall(self, samples: Tensor) -> list[Tensor] | None:
-        """The features, if `samples` are the batch that was remembered and need no gradient by features."""
-        if self._seen is None or samples.requires_grad:
+    def recall(self, player: Player, samples: Tensor) -> Sequence[Tensor] | None:
+        """The features of `samples`, if they were kept, at the precision of now. To be called once a turn."""
+        last = self._last
+        if last is None or last.player == player:
             return None
-        seen, made, features = self._seen
-        same = samples.data_ptr() == seen.data_ptr() and samples.shape == seen.shape
-        same = same and samples.stride() == seen.stride() and samples.dtype == seen.dtype
-        same = same and samples._version == seen._version
-        return features if same and made == (samples._version, _precision(samples)) else None
+        self.wanted[player] = last.was_on(samples)
+        return last.features if self.wanted[player] and last.precision == _precision(samples) else None
+
+    def remember(self, player: Player, samples: Tensor, features: Sequence[Tensor] | None) -> None:
+        """That `player` had its turn on `samples`, and what to keep of it."""
+        if samples.is_inference():  # writes to it are not counted
+            self._last = None
+        else:
+            self._last = _Turn(player, samples.detach(), samples._version, _precision(samples), features)
 
     def forget(self) -> None:
-        """Let go of the batch."""
-        self._seen = None
+        """Let go of all samples and features."""
+        self._last = None
 
 
 def _precision(samples: Tensor) -> torch.dtype | None:

@@ -1,22 +1,14 @@
-"""The time of an autoencoder's step, as ratios of loops that take turns in one run.
+"""An autoencoder's step: with adaptive weight and discriminator, and before the adversary's start.
 
-    python -m benchmarks.autoencoder
-    python -m benchmarks.autoencoder --rounds 30 --json
-
-Full step: with adaptive weight and discriminator, over the loop as taming-transformers orders its work
-(taming/modules/losses/vqperceptual.py under Lightning's two optimizers): the weight by two retained backward passes, the
-reconstruction and the perceptual term once more for the discriminator. Before the start step: over a loop without any
-adversary. The same model, batch and perceptual network in all; a ratio is taken in every round, and the median reported.
+The other loop is ordered as taming-transformers orders its work (taming/modules/losses/vqperceptual.py under Lightning's
+two optimizers): the weight by two retained backward passes, the reconstruction and the perceptual term once more for the
+discriminator.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -26,8 +18,8 @@ from torch.nn import functional
 
 from advloss import Adversary, create_discriminator
 from advloss_autoencoder import Autoencoder, Objective, last_layer
-
-TARGETS = {"full step / taming's order": 0.80, "before the start step / no adversary": 1.03}
+from benchmarks._harness import Row, Settings, compare, gradients
+from benchmarks._players import adam
 
 
 class Perceptual(nn.Module):
@@ -52,9 +44,9 @@ class Perceptual(nn.Module):
 
 
 class Player:
-    """A loop with a model and an optimizer of its own."""
+    """A model with its optimizer and batch."""
 
-    def __init__(self, side: int, batch: int) -> None:
+    def __init__(self, side: int, batch: int, device: str) -> None:
         torch.manual_seed(0)
         widths = (32, 64, 64)
         self.model = AutoencoderKL(
@@ -64,20 +56,28 @@ class Player:
             norm_num_groups=8,
             mid_block_add_attention=False,
         )
-        self.autoencoder, self.perceptual = Autoencoder(self.model), Perceptual()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
-        self.images = torch.rand(batch, 3, side, side) * 2 - 1
+        self.autoencoder, self.perceptual = Autoencoder(self.model.to(device)), Perceptual().to(device)
+        self.optimizer = adam(self.model)
+        self.images = (torch.rand(batch, 3, side, side) * 2 - 1).to(device)
+        self.loss: Tensor
 
     def update(self, loss: Tensor) -> None:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.loss = loss.detach()
+
+    def numbers(self) -> Mapping[str, Tensor]:
+        """The autoencoder's; taming's discriminator sees what the autoencoder makes after its step."""
+        trained = [p for p in self.model.parameters() if p in self.optimizer.state]
+        return {"loss": self.loss, "autoencoder's gradient": gradients(self.optimizer, trained)}
 
 
 class Plain(Player):
     """No adversary."""
 
     def step(self) -> None:
+        torch.manual_seed(2)
         samples, kl = self.autoencoder(self.images)
         loss = functional.l1_loss(samples, self.images) + self.perceptual(samples, self.images) + 1e-6 * kl
         self.update(loss)
@@ -86,12 +86,14 @@ class Plain(Player):
 class Ours(Player):
     """The objective and the adversary; before the start step if it lies far ahead."""
 
-    def __init__(self, side: int, batch: int, start_step: int = 0) -> None:
-        super().__init__(side, batch)
-        adversary = Adversary("patch", "hinge", weight=0.5, start_step=start_step, seed=0)
+    def __init__(self, side: int, batch: int, device: str, start_step: int = 0) -> None:
+        super().__init__(side, batch, device)
+        torch.manual_seed(1)
+        adversary = Adversary("patch", "hinge", weight=0.5, start_step=start_step).to(device)
         self.objective = Objective(adversary, last_layer(self.model), perceptual=self.perceptual)
 
     def step(self) -> None:
+        torch.manual_seed(2)
         reconstruction = self.autoencoder(self.images)
         self.update(self.objective(reconstruction, self.images).total)
         self.objective.discriminator_step(reconstruction, self.images)
@@ -100,10 +102,11 @@ class Ours(Player):
 class Taming(Player):
     """The order of work of taming-transformers."""
 
-    def __init__(self, side: int, batch: int) -> None:
-        super().__init__(side, batch)
-        self.discriminator = create_discriminator("patch")
-        self.other = torch.optim.Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.0, 0.99))
+    def __init__(self, side: int, batch: int, device: str) -> None:
+        super().__init__(side, batch, device)
+        torch.manual_seed(1)
+        self.discriminator = create_discriminator("patch").to(device)
+        self.other = adam(self.discriminator)
 
     def reconstruct(self) -> tuple[Tensor, Tensor, Tensor]:
         samples, kl = self.autoencoder(self.images)
@@ -111,6 +114,7 @@ class Taming(Player):
         return samples, rec, kl
 
     def step(self) -> None:
+        torch.manual_seed(2)
         self.discriminator.requires_grad_(False)  # as Lightning toggles the two
         samples, rec, kl = self.reconstruct()
         adversarial = -self.discriminator(samples).mean()
@@ -131,74 +135,11 @@ class Taming(Player):
         self.model.requires_grad_(True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """One claim: the median over rounds of one loop's time over another's."""
-
-    name: str
-    median: float
-    low: float
-    high: float
-    target: float
-    seconds: float
-    seconds_of_other: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the median is at most the target."""
-        return self.median <= self.target
-
-
-def measure(rounds: int = 15, side: int = 128, batch: int = 2) -> list[Ratio]:
-    """All loops once in every round, in an order that alternates, after two rounds that do not count."""
-    torch.set_flush_denormal(True)
-    loops: dict[str, Callable[[], None]] = {
-        "plain": Plain(side, batch).step,
-        "before": Ours(side, batch, start_step=10**9).step,
-        "taming": Taming(side, batch).step,
-        "ours": Ours(side, batch).step,
-    }
-    times: dict[str, list[float]] = {name: [] for name in loops}
-    for number in range(rounds + 2):
-        for name in list(loops) if number % 2 else reversed(list(loops)):
-            began = time.perf_counter()
-            loops[name]()
-            times[name].append(time.perf_counter() - began)
-    pairs = zip(TARGETS.items(), (("ours", "taming"), ("before", "plain")))
-    return [_ratio(name, target, times[one][2:], times[other][2:]) for (name, target), (one, other) in pairs]
-
-
-def _ratio(name: str, target: float, one: list[float], other: list[float]) -> Ratio:
-    ratios = [a / b for a, b in zip(one, other)]
-    quartiles = statistics.quantiles(ratios, n=4)
-    return Ratio(
-        name=name,
-        median=statistics.median(ratios),
-        low=quartiles[0],
-        high=quartiles[2],
-        target=target,
-        seconds=statistics.median(one),
-        seconds_of_other=statistics.median(other),
-    )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="(default: %(default)s)")
-    parser.add_argument("--side", type=int, default=128, help="of the images (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=2, help="images in a batch (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
-    ratios = measure(options.rounds, options.side, options.batch)
-    if options.json:
-        print(json.dumps([{**vars(ratio), "holds": ratio.holds} for ratio in ratios], indent=2))
-    else:
-        for r in ratios:
-            spread = f"{r.low:.3f} to {r.high:.3f}"
-            times = f"{r.seconds:.3f} s over {r.seconds_of_other:.3f} s"
-            print(f"{r.name}: {r.median:.3f} (quartiles {spread}; target {r.target:.2f}; {times})")
-    return 0 if all(ratio.holds for ratio in ratios) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def rows(settings: Settings) -> Iterator[Row]:
+    """With a small AutoencoderKL and a stand-in for LPIPS."""
+    side = settings.size(128, 32)
+    size = (side, 1, settings.device)
+    work = f"autoencoder, adaptive weight, PatchGAN, {side} x {side}"
+    yield compare(work, partial(Ours, *size), "taming's order of work", partial(Taming, *size), settings, target=0.80)
+    work, before = "autoencoder before the start step", partial(Ours, *size, start_step=10**9)
+    yield compare(work, before, "no adversary at all", partial(Plain, *size), settings, target=1.03)

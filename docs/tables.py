@@ -1,8 +1,11 @@
 """Write what the docs take from the code: ``python docs/tables.py``, or ``--check`` that it is fresh."""
 
 import inspect
+import json
 import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
 
 from advloss import list_components
 from advloss._causes import CAUSES
@@ -11,6 +14,7 @@ from advloss._diagnosis import NUMBERS
 from advloss._facts import Facts
 from advloss._rules import RULES
 from advloss.specs import AugmentationSpec, DiscriminatorSpec, LossSpec, RegularizerSpec
+from benchmarks._markdown import results
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("discriminator", "loss", "regularizer", "augmentation", "recipe")
@@ -32,6 +36,12 @@ def readme(text):
             source = f"[{paper.year}](https://arxiv.org/abs/{paper.arxiv})" if paper and paper.arxiv else ""
             lines.append(f"| {kind} | `{row.name}` | {row.summary}{_notes(row.spec)} | {source} |")
     return _between(text, "components", lines)
+
+
+def benchmarks(text):
+    """`text` with the figures of the last run."""
+    kept = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text(encoding="utf-8"))
+    return _between(text, "results", ["", *results(kept), ""])
 
 
 def catalogue(_):
@@ -89,6 +99,7 @@ def doctor(text):
 
 PAGES = {
     "README.md": readme,
+    "docs/benchmarks.md": benchmarks,
     "docs/catalogue.md": catalogue,
     "docs/combinations.md": combinations,
     "docs/doctor.md": doctor,

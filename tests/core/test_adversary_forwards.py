@@ -83,6 +83,30 @@ def test_features_of_fakes_are_computed_once_for_both_players(name: str) -> None
     assert features.during(lambda: adversary.discriminator_step(real, fake)) == 2  # a further step asks again
 
 
+@pytest.mark.parametrize("regularizers", [{}, {"r1": {"inputs": "features"}}])
+@pytest.mark.parametrize("name", FROZEN_FEATURES)
+def test_features_serve_the_generator_where_it_comes_second(name: str, regularizers: dict[str, Any]) -> None:
+    """Once that order was seen, the discriminator's turn keeps them with the graph to their maker; no number changes."""
+    shares, twin = (advloss.Adversary(small(name, torch.float64), "hinge", regularizers, seed=0) for _ in range(2))
+    twin.discriminator.load_state_dict(shares.discriminator.state_dict())
+    twin._shares = False
+    features, maker = Calls(shares.discriminator.features), nn.Conv2d(3, 3, 1).double()
+    counts = []
+    for _ in range(3):
+        real, fake, slopes = samples(name, dtype=torch.float64), maker(samples(name, dtype=torch.float64)), []
+        for adversary in (shares, twin):
+            before = len(features.graphs)
+            adversary.discriminator_step(real, fake)
+            between = len(features.graphs)
+            loss = adversary.generator_loss(fake, real)
+            slopes.append(torch.autograd.grad(loss, maker.weight, retain_graph=True)[0])
+            counts.append((between - before, len(features.graphs) - between))
+        assert torch.allclose(*slopes, rtol=1e-9)
+    assert counts[::2] == [(2, 1), (2, 0), (2, 0)]
+    pairs = zip(shares.discriminator.parameters(), twin.discriminator.parameters())
+    assert all(torch.allclose(one, other, rtol=0, atol=1e-9) for one, other in pairs)
+
+
 @pytest.mark.parametrize("name", FROZEN_FEATURES)
 def test_r1_by_features_costs_no_backbone_graph_and_no_forward(name: str) -> None:
     regularizers = {"r1": {"inputs": "features"}, "r2": {"inputs": "features"}}
