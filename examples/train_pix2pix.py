@@ -100,6 +100,7 @@ def make_phase(name: str, crops: Dataset, options: argparse.Namespace) -> Phase:
             regularizers={"r1": {"weight": 0.003, "every": 4}},
             optimizer=functools.partial(adam, lr=options.discriminator_lr),
             weight=1 / options.l1_weight,
+            seed=options.seed,  # both networks begin alike, and see the same crops
         )
         objective = Objective(adversary, conditional=True)
     return Phase(
