@@ -68,7 +68,7 @@ def _batch_norm_leakage(facts: Facts) -> Sign:
 def _vanishing_gradient(facts: Facts) -> Sign:
     if facts.pull is None or facts.accuracy is None or facts.accuracy < 0.9 or facts.pull > 3e-3:
         return None
-    saturating = "; the saturating loss has no slope where fakes are found out" if facts.loss == "Saturating" else ""
+    saturating = "; this loss has no slope where fakes are found out" if facts.game("vanishing") else ""
     return 0.88, (
         f"accuracy is {facts.accuracy:.2f}, and the gradient at the fakes, times the distance of two reals, is "
         f"{facts.pull:.1g} (healthy: 0.2 to 30){saturating}"

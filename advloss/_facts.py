@@ -12,8 +12,6 @@ from typing import Any
 
 from advloss._run_log import RunLog
 
-RELATIVE = ("RelativisticPairing", "RelativisticAverage", "Wasserstein")
-"""Losses that look at differences of logits alone: the level of logits says nothing."""
 _BOUNDED = {
     "[-1, 1]": (-1.02, -0.5, 0.5, 1.02),
     "[0, 1]": (-0.01, 0.2, 0.5, 1.02),
@@ -57,7 +55,7 @@ class Facts:
         sides = [abs(v) for name in ("real_logits", "fake_logits") if (v := self.log.median(name)) is not None]
         if self.gap is None:
             return None
-        return abs(self.gap) if self.loss in RELATIVE else max(abs(self.gap), *sides)
+        return abs(self.gap) if self.game("differences_only") else max(abs(self.gap), *sides)
 
     @cached_property
     def pull(self) -> float | None:
@@ -68,8 +66,8 @@ class Facts:
 
     @cached_property
     def slope(self) -> float | None:
-        """Norm of the critic's slope at a fake, for a Wasserstein loss; a penalty holds it at 1."""
-        return self.log.median("fake_grad_norm") if self.loss == "Wasserstein" else None
+        """Norm of the critic's slope at a fake, where the loss has no lower bound (Wasserstein); a penalty holds it at 1."""
+        return self.log.median("fake_grad_norm") if self.game("unbounded") else None
 
     @cached_property
     def diversity(self) -> float | None:
@@ -154,10 +152,9 @@ class Facts:
         distinct = size * (1 - (1 - 1 / size) ** count)
         return distinct if distinct < 0.97 * count else None
 
-    @cached_property
-    def loss(self) -> str:
-        """The loss's class."""
-        return str(self.log.about.get("loss", ""))
+    def game(self, name: str) -> bool:
+        """Whether the loss is so (`Adversary.describe`, under ``"game"``)."""
+        return _part(self.log.about, "game").get(name) is True
 
     @cached_property
     def ranges(self) -> tuple[str, str] | None:
