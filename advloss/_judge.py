@@ -201,7 +201,7 @@ def differentiable_twice() -> Iterator[None]:
             ) from error
 
 
-_NO_DOUBLE_BACKWARD = ("double backward", "derivative for", "differentiate twice")
+_NO_DOUBLE_BACKWARD = ("support double backward", "derivative for", "differentiate twice")
 
 
 _BUFFERS = (

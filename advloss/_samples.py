@@ -100,7 +100,9 @@ def _array(path: Path) -> Tensor:
                 import numpy
             except ImportError as error:
                 raise LogError("reading .npy needs NumPy: pip install 'advloss[doctor]'") from error
-            samples = torch.from_numpy(numpy.load(path, allow_pickle=False).astype("float32"))
+            with path.open("rb") as file:
+                array = numpy.lib.format.read_array(file, allow_pickle=False)
+            samples = torch.from_numpy(array.astype("float32"))
         elif path.suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -44,7 +44,7 @@ class Stepper:
         finally:
             if isinstance(good, Tensor):
                 del self._fused.found_inf
-            self._tell()
+        self._tell()
         self._has_stepped = True
 
     def _tell(self) -> None:

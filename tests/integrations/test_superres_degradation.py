@@ -135,13 +135,14 @@ def test_every_part_of_the_chain_is_reached(photograph: Tensor, monkeypatch: pyt
     assert 0.98 * runs * 0.75 < called["sinc_kernel"] < 0.98 * runs * 1.25  # 0.8 at the end, 0.1 of 1.8 blurs
 
 
-def test_a_chain_of_ones_own_stages(photograph: Tensor) -> None:
-    """Next to nothing happens: no blur, no change of size, little noise, the best JPEG."""
+def test_a_chain_of_ones_own_stages(photograph: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Next to nothing happens: no blur, no change of size, no noise, the best JPEG."""
+    monkeypatch.setattr("advloss_superres._second_order.LAST_SINC", 0.0)
     mild = Stage(blur=0, resize=(0, 0, 1), noise=(0, 0), poisson=(0, 0), quality=(100, 100))
     image = to_floats(photograph[None, :, :96, :144])
     made = SecondOrder(1, mild, mild)(image, torch.Generator().manual_seed(3))
     wild = SecondOrder(1)(image, torch.Generator().manual_seed(3))
-    assert float((made - image).abs().mean()) < 0.5 * float((wild - image).abs().mean())
+    assert float((made - image).abs().mean()) < min(0.02, 0.5 * float((wild - image).abs().mean()))
 
 
 def test_it_makes_crops_and_whole_images(photograph: Tensor) -> None:
