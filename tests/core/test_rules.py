@@ -108,8 +108,9 @@ def test_what_is_proposed_takes_the_same_samples() -> None:
     advloss.register_discriminator("points", dims=(0,), double_backward=False)(Points)
     message = refused("points", "hinge", ["gradient-penalty"])
     found = re.findall(r"'([a-z0-9-]+)'", message.partition("use the discriminator ")[2])
-    assert found == ["mlp"]
-    advloss.Adversary(found[0], "hinge", ["gradient-penalty"])
+    assert found == ["minibatch", "mlp"]  # the former is an MLP, too, unless told otherwise
+    for name in found:
+        advloss.Adversary(name, "hinge", ["gradient-penalty"]).discriminator_step(*torch.rand(2, 4, 2))
 
 
 def test_a_shared_name_is_proposed_in_full() -> None:
