@@ -13,6 +13,7 @@ from ._create import create_regularizer as create_regularizer
 from ._diagnosis import Diagnosis as Diagnosis
 from ._diagnosis import Finding as Finding
 from ._diagnosis import diagnose as diagnose
+from ._feature_matching import FeatureMatching as FeatureMatching
 from ._features import FeatureDiscriminator as FeatureDiscriminator
 from ._health import HealthMonitor as HealthMonitor
 from ._interrupt import Interrupt as Interrupt

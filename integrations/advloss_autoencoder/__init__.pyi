@@ -9,7 +9,6 @@ from ._data import dataset_images as dataset_images
 from ._data import folder_images as folder_images
 from ._data import photographs as photographs
 from ._data import split as split
-from ._feature_matching import FeatureMatching as FeatureMatching
 from ._metrics import Figures as Figures
 from ._metrics import evaluate as evaluate
 from ._metrics import frechet_distance as frechet_distance

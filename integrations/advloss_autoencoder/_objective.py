@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advloss import AdaptiveWeight, Adversary, InputError, OptionError, Report
+from advloss import AdaptiveWeight, Adversary, FeatureMatching, InputError, OptionError, Report
 from advloss_autoencoder._autoencoder import Reconstruction
-from advloss_autoencoder._feature_matching import FeatureMatching
 from advloss_autoencoder._perceptual import Perceptual, perceptual_distance
 
 Pixel = Literal["l1", "l2", "huber"]
@@ -144,7 +143,8 @@ class Objective:
             adversarial, matching = self.adversary.generator_loss(samples, images), None
             return adversarial, matching, self._ramp() * adversarial
         adversarial, matching = self.matching(samples, images)
-        return adversarial, matching, self._ramp() * (adversarial + self.matching_weight * matching)
+        pull = adversarial if matching is None else adversarial + self.matching_weight * matching
+        return adversarial, matching, self._ramp() * pull
 
     def _ramp(self) -> float:
         """The share of the adversary's weight that counts in this step."""

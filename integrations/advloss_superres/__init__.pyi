@@ -2,7 +2,6 @@ from ._bicubic import Bicubic as Bicubic
 from ._bicubic import Degradation as Degradation
 from ._bicubic import enlarge as enlarge
 from ._bicubic import resize as resize
-from ._feature_matching import FeatureMatching as FeatureMatching
 from ._images import FolderImages as FolderImages
 from ._images import Skipped as Skipped
 from ._images import describe_skipped as describe_skipped

@@ -9,9 +9,8 @@ from typing import Literal, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advloss import Adversary, InputError, OptionError, Report
+from advloss import Adversary, FeatureMatching, InputError, OptionError, Report
 from advloss_superres._bicubic import resize
-from advloss_superres._feature_matching import FeatureMatching
 from advloss_superres._perceptual import Perceptual, perceptual_distance
 
 Pixel = Literal["l1", "l2", "charbonnier"]

@@ -10,8 +10,8 @@ from autoencoder_tools import kl_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advloss import Adversary, CombinationError, InputError, OptionError
-from advloss_autoencoder import Autoencoder, FeatureMatching, Objective, Reconstruction, last_layer, load_lpips
+from advloss import Adversary, CombinationError, FeatureMatching, InputError, OptionError
+from advloss_autoencoder import Autoencoder, Objective, Reconstruction, last_layer, load_lpips
 
 PATCH = ("patch", {"width": 4, "depth": 1, "norm": "none"})
 

@@ -11,8 +11,8 @@ from superres_tools import PATCH, adversary
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from advloss import Adversary, CombinationError, InputError, OptionError
-from advloss_superres import FeatureMatching, ImagePool, Objective, charbonnier, resize
+from advloss import Adversary, CombinationError, FeatureMatching, InputError, OptionError
+from advloss_superres import ImagePool, Objective, charbonnier, resize
 
 
 def batch(side: int = 16) -> tuple[Tensor, Tensor, Tensor]:

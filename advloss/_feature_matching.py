@@ -1,4 +1,4 @@
-"""Feature matching (pix2pixHD): reconstructions should look like images to the discriminator's inner layers."""
+"""Feature matching (pix2pixHD): what is made should look like originals to the discriminator's inner layers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from advloss import Adversary, CombinationError
+from advloss._adversary import Adversary
+from advloss._condition import Condition
+from advloss.errors import CombinationError
 
 
 @final
 class FeatureMatching:
     """The adversary's generator loss, and the mean over its inner layers of ``|D_i(real) - D_i(fake)|`` (arXiv:1711.11585).
 
-    Both come from one forward on fakes. Layers are the outputs of convolutions and dense layers but the last.
+    Layers are the outputs of convolutions and dense layers but the last. A paired loss has looked at both sides anyway;
+    with another one there is one more forward on originals, without gradients.
 
     Args:
         adversary: without augmentations, which would show its layers different images.
@@ -28,10 +31,9 @@ class FeatureMatching:
 
     def __init__(self, adversary: Adversary) -> None:
         if adversary.augmentations:
-            names = ", ".join(adversary.augmentations)
             raise CombinationError(
-                f"feature matching compares an image with its reconstruction, and {names} would change each on its "
-                "own: leave the augmentations out, or feature_matching=0"
+                f"feature matching compares two images of one scene, and {', '.join(adversary.augmentations)} would "
+                "change each on its own: leave the augmentations out, or feature_matching=0"
             )
         layers = [m for m in adversary.discriminator.modules() if isinstance(m, (_ConvNd, nn.Linear))]
         if len(layers) < 2:
@@ -41,24 +43,23 @@ class FeatureMatching:
             )
         self._adversary, self._layers = adversary, layers[:-1]
 
-    def __call__(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """The weighted generator loss, and the matching term, both scalars."""
-        with self._features() as seen:
-            loss = self._adversary.generator_loss(fake, real)
-        if not loss.requires_grad:
-            return loss, loss
+    def __call__(self, fake: Tensor, real: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor | None]:
+        """The weighted generator loss, and the matching term; None before the start step."""
+        with self._outputs() as seen:
+            loss = self._adversary.generator_loss(fake, real, condition)
+        if not seen:
+            return loss, None
+        fakes, reals = seen, seen[len(seen) // 2 :]
         if getattr(self._adversary.loss, "paired", False):
-            count = len(seen) // 2  # it has looked at both
-            fakes, reals = seen[:count], seen[count:]
+            fakes = seen[: len(seen) // 2]
         else:
-            with torch.no_grad(), self._features() as reals:
-                self._adversary.generator_loss(real)
-            fakes = seen
+            with torch.no_grad(), self._outputs() as reals:
+                self._adversary.generator_loss(real, None, condition)
         distances = [(f - r.detach()).abs().mean() for f, r in zip(fakes, reals, strict=True)]
         return loss, torch.stack(distances).mean()
 
     @contextmanager
-    def _features(self) -> Iterator[list[Tensor]]:
+    def _outputs(self) -> Iterator[list[Tensor]]:
         """Inside, what the layers return is appended."""
         seen: list[Tensor] = []
 
