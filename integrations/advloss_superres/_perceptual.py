@@ -39,7 +39,8 @@ def load_lpips(net: str = "vgg") -> nn.Module:
         )
     import lpips
 
-    network: nn.Module = lpips.LPIPS(net=net, verbose=False)
+    with torch.random.fork_rng(devices=[]):  # its first weights would draw from the script's random numbers
+        network: nn.Module = lpips.LPIPS(net=net, verbose=False)
     return network.requires_grad_(False).eval()
 
 
