@@ -5,6 +5,7 @@ Usage: ``python ranks.py FOLDER`` with RANK and WORLD_SIZE set, or alone for one
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import json
 import sys
@@ -22,6 +23,7 @@ import advloss
 GLOBAL = 8
 STEPS = 3
 LONG = 50
+BOUND = 60  # seconds a case: then the process says where it hangs, and ends
 SGD = functools.partial(torch.optim.SGD, lr=1e-3)
 
 
@@ -40,6 +42,7 @@ def part(batch: Any, rank: int, world: int) -> Any:
 
 def run(combination: catalogue.Combination, accelerator: Any) -> dict[str, Tensor]:
     """Steps, every second of which has the regularizer, on this rank's part of the same global batches."""
+    faulthandler.dump_traceback_later(BOUND, exit=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(1 + rank)  # each rank builds other weights: the main one's are taken
     adversary = combination.adversary(every=2, optimizer=SGD).prepare(accelerator)
@@ -68,6 +71,7 @@ class Sick(torch.nn.Module):
 
 def fault(place: str, accelerator: Any) -> dict[str, Any]:
     """A value that is not finite on the last rank only: what each rank did."""
+    faulthandler.dump_traceback_later(BOUND, exit=True)
     ill = accelerator.process_index == accelerator.num_processes - 1
     adversary = advloss.Adversary(Sick(), "hinge", ["lecam"], seed=0).prepare(accelerator)
     real, fake = torch.rand(2, 4, 3, 8, 8, dtype=torch.float64)
@@ -86,6 +90,7 @@ def fault(place: str, accelerator: Any) -> dict[str, Any]:
 
 def fault_of_the_model(accelerator: Any) -> dict[str, Any]:
     """The same for a model that the script trains, without the averaging that would spread it."""
+    faulthandler.dump_traceback_later(BOUND, exit=True)
     ill = accelerator.process_index == accelerator.num_processes - 1
     model = torch.nn.Linear(3, 1)
     optimizer = torch.optim.Adam(model.parameters())
@@ -110,6 +115,7 @@ def main(folder: Path) -> None:
     faults |= {"generator": fault_of_the_model(accelerator)} if world > 1 else {}
     catalogue.same_draws()
     found = {str(combination): run(combination, accelerator) for combination in cases()}
+    faulthandler.dump_traceback_later(BOUND, exit=True)
     if world > 1:
         torch.manual_seed(rank)
         long = catalogue.Combination("patch", "relativistic", "lecam").adversary(augmentations=["diffaugment"])

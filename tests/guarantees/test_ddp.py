@@ -15,7 +15,7 @@ from core_tools import assert_same
 
 import advloss
 
-SECONDS = 900  # for all cases together, on a machine that is busy
+SECONDS = 900  # for all cases together on a busy machine; `ranks.BOUND` is that of each
 
 
 class Ran:
