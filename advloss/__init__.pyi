@@ -24,6 +24,9 @@ from ._logits import detach as detach
 from ._logits import logit_mean as logit_mean
 from ._logits import logit_sum as logit_sum
 from ._loss import Loss as Loss
+from ._perceptual import Perceptual as Perceptual
+from ._perceptual import load_lpips as load_lpips
+from ._perceptual import perceptual_distance as perceptual_distance
 from ._recipe import MakeOptimizer as MakeOptimizer
 from ._recipe import Recipe as Recipe
 from ._registry import Entry as Entry

@@ -48,7 +48,6 @@ from advloss_autoencoder import (
     folder_images,
     freeze_encoder,
     last_layer,
-    load_lpips,
     photographs,
     split,
     validate,
@@ -109,7 +108,7 @@ def make_training(
     objective = Objective(
         make_adversary(options, start_step, head_start),
         last_layer(model),
-        perceptual=load_lpips().to(accelerator.device) if options.lpips else None,
+        perceptual=advloss.load_lpips().to(accelerator.device) if options.lpips else None,
         regularization_weight=1.0 if quantized else 1e-6,  # VQGAN's, latent diffusion's
         ramp_steps=100,
         crop=options.crop,
@@ -243,7 +242,7 @@ def finish(models: dict[str, nn.Module], held_out: list[Tensor], options: argpar
 def lpips_for_figures() -> nn.Module | None:
     """LPIPS where it is on this machine."""
     try:
-        return load_lpips("alex")
+        return advloss.load_lpips("alex")
     except advloss.OptionError:
         return None
 

@@ -57,7 +57,6 @@ from advloss_superres import (
     evaluate,
     export_onnx,
     interpolate_weights,
-    load_lpips,
     load_published,
     load_weights,
     photographs,
@@ -125,7 +124,7 @@ def adversarial_phase(batches: DataLoader, options: argparse.Namespace) -> Phase
         make_adversary(options),
         pixel=options.pixel,
         pixel_weight=options.pixel_weight,
-        perceptual=load_lpips() if options.lpips else None,
+        perceptual=advloss.load_lpips() if options.lpips else None,
         feature_matching=options.feature_matching,
     )
     return Phase(
@@ -261,7 +260,7 @@ def finish(training: PhasedTraining, pairs: Dataset, options: argparse.Namespace
     if options.alpha is not None:
         mixed = interpolate_weights(weights["psnr"], weights["adversarial"], options.alpha)
         weights[f"alpha {options.alpha:g}"] = mixed
-    distances = {"lpips": load_lpips("alex").to(device)} if options.lpips else {}
+    distances = {"lpips": advloss.load_lpips("alex").to(device)} if options.lpips else {}
     shown = [{"low": pairs[number][0]} for number in range(min(len(pairs), options.shown))]
     metrics = {}
     for name, tensors in weights.items():

@@ -15,7 +15,6 @@ from ._metrics import frechet_distance as frechet_distance
 from ._metrics import high_frequency_energy as high_frequency_energy
 from ._objective import Losses as Losses
 from ._objective import Objective as Objective
-from ._perceptual import load_lpips as load_lpips
 from ._picture import save_comparison as save_comparison
 from ._training import AutoencoderTraining as AutoencoderTraining
 from ._training import Progress as Progress

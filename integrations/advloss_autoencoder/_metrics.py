@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from advloss import InputError
+from advloss import InputError, Perceptual, perceptual_distance
 from advloss_autoencoder._autoencoder import Autoencoder
-from advloss_autoencoder._perceptual import Perceptual, perceptual_distance
 
 Features = Callable[[Tensor], Tensor]
 """From images `(N, 3, H, W)` to feature vectors `(M, features)`: M may be larger than N, patch by patch."""

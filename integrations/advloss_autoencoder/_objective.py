@@ -10,9 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advloss import AdaptiveWeight, Adversary, FeatureMatching, InputError, OptionError, Report
+from advloss import (
+    AdaptiveWeight,
+    Adversary,
+    FeatureMatching,
+    InputError,
+    OptionError,
+    Perceptual,
+    Report,
+    perceptual_distance,
+)
 from advloss_autoencoder._autoencoder import Reconstruction
-from advloss_autoencoder._perceptual import Perceptual, perceptual_distance
 
 Pixel = Literal["l1", "l2", "huber"]
 _PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -57,7 +65,7 @@ class Objective:
         adversary: judges images; its `weight`, `start_step` and `discriminator_start_step` count here.
         last_layer: of the decoder, for the adaptive weight (`last_layer(model)` finds it); None: lambda is 1.
         pixel: the distance of pixels, by name or as a function of reconstructions and images to a scalar.
-        perceptual: a module or function of reconstructions and images, such as `load_lpips()`; a module is frozen.
+        perceptual: a module or function of reconstructions and images, such as `advloss.load_lpips()`; a module is frozen.
         perceptual_weight: of that term.
         regularization_weight: of the KL divergence (1e-6 in latent diffusion, which has sums over values where we have means)
             or the codebook term (1 in VQGAN).

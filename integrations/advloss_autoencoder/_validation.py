@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from advloss import InputError
+from advloss import InputError, Perceptual
 from advloss_autoencoder._autoencoder import Autoencoder
 from advloss_autoencoder._data import middle
 from advloss_autoencoder._metrics import Features, Figures, evaluate
-from advloss_autoencoder._perceptual import Perceptual
 from advloss_autoencoder._picture import save_comparison
 
 

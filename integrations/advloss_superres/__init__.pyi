@@ -30,10 +30,9 @@ from ._pairs import FolderPairs as FolderPairs
 from ._pairs import MultiScale as MultiScale
 from ._pairs import PairedCrops as PairedCrops
 from ._pairs import WholePairs as WholePairs
-from ._perceptual import load_lpips as load_lpips
-from ._perceptual import load_metric as load_metric
 from ._picture import save_comparison as save_comparison
 from ._pool import ImagePool as ImagePool
+from ._pyiqa import load_metric as load_metric
 from ._second_order import SecondOrder as SecondOrder
 from ._second_order import Stage as Stage
 from ._tiles import reach as reach

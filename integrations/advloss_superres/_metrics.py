@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from advloss import InputError
+from advloss import InputError, Perceptual, perceptual_distance
 from advloss_superres._bicubic import round_to_bytes
-from advloss_superres._perceptual import Perceptual, perceptual_distance
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,8 @@ from typing import Literal, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advloss import Adversary, FeatureMatching, InputError, OptionError, Report
+from advloss import Adversary, FeatureMatching, InputError, OptionError, Perceptual, Report, perceptual_distance
 from advloss_superres._bicubic import resize
-from advloss_superres._perceptual import Perceptual, perceptual_distance
 
 Pixel = Literal["l1", "l2", "charbonnier"]
 
@@ -59,7 +58,7 @@ class Objective:
         adversary: judges what the network makes, with its own weight.
         pixel: the distance of pixels, by name or as a function of made images and originals to a scalar.
         pixel_weight: 1 in Real-ESRGAN, 0.01 in ESRGAN (both on images in [0, 1]), 100 in pix2pix.
-        perceptual: a module or function of made images and originals, such as `load_lpips()`; a module is frozen.
+        perceptual: a module or function of made images and originals, such as `advloss.load_lpips()`; a module is frozen.
         perceptual_weight: of that term.
         feature_matching: weight of that term (`FeatureMatching`).
         conditional: the discriminator sees what the network was given too, as an image condition, enlarged to the size

@@ -59,6 +59,13 @@ def imports(path: Path, tree: ast.Module) -> Iterator[tuple[str, str | None, boo
                 yield module, alias.name, id(node) not in later
 
 
+OPTIONAL = {  # what the core asks for when it is used, file by file
+    "_accelerate.py": {"accelerate"},
+    "_perceptual.py": {"lpips"},
+    "_samples.py": {"numpy", "PIL"},
+}
+
+
 def package_of(path: Path) -> str:
     root = next(root for root in PACKAGES.values() if root in path.parents)
     return ".".join((root.name, *path.parent.relative_to(root).parts))
@@ -81,10 +88,8 @@ def test_core_knows_torch_pluggy_and_safetensors_only(path: Path, tree: ast.Modu
     for module, _, at_once in imports(path, tree):
         top = module.partition(".")[0]
         allowed = {"advloss", "torch", "pluggy", "safetensors", *STANDARD}
-        if path.name == "_accelerate.py" and not at_once:
-            allowed.add("accelerate")
-        if path.name == "_samples.py" and not at_once:
-            allowed |= {"numpy", "PIL"}
+        if not at_once:
+            allowed |= OPTIONAL.get(path.name, set())
         if path.parent.name == "testing" or path.stem == "testing":
             allowed.add("pytest")
         assert top in allowed, f"{path.name} imports {module}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advloss import Adversary, CombinationError, FeatureMatching, InputError, OptionError
-from advloss_autoencoder import Autoencoder, Objective, Reconstruction, last_layer, load_lpips
+from advloss_autoencoder import Autoencoder, Objective, Reconstruction, last_layer
 
 PATCH = ("patch", {"width": 4, "depth": 1, "norm": "none"})
 
@@ -206,34 +206,3 @@ def test_errors_say_what_to_pass() -> None:
         Objective(adversary, pixel="l3")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="ramp_steps=-1"):
         Objective(adversary, ramp_steps=-1)
-
-
-def test_lpips_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(OptionError, match=r"weights of LPIPS are not on this machine|pip install"):
-        load_lpips()
-    with pytest.raises(OptionError, match="vgg, alex, squeeze"):
-        load_lpips("resnet")
-
-
-def test_lpips_where_its_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """Weights of the smallest network's shapes; the package brings those on top. The distance is a distance, it trains
-    what made the samples, and building it draws nothing from the script's random numbers."""
-    pytest.importorskip("lpips")
-    torchvision = pytest.importorskip("torchvision")
-    (tmp_path / "checkpoints").mkdir()
-    weights = torchvision.models.squeezenet1_1(weights=None).state_dict()
-    torch.save(weights, tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    state = torch.get_rng_state()
-    lpips = load_lpips("squeeze")
-    assert torch.equal(torch.get_rng_state(), state)
-    reconstruction, images = pair(64)
-    losses = Objective(Adversary(PATCH, start_step=1), perceptual=lpips)(reconstruction, images)
-    assert float(losses.perceptual.detach()) == pytest.approx(
-        float(torch.stack([lpips(a[None], b[None]) for a, b in zip(reconstruction.samples.detach(), images)]).mean()),
-        rel=1e-5,
-    )
-    assert float(lpips(images, images).mean()) == 0
-    (gradient,) = torch.autograd.grad(losses.perceptual, [reconstruction.samples])
-    assert float(gradient.abs().sum()) > 0

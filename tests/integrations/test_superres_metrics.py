@@ -19,7 +19,6 @@ from advloss_superres import (
     enlarge,
     evaluate,
     high_frequency_energy,
-    load_lpips,
     load_metric,
     luma,
     photographs,
@@ -116,12 +115,7 @@ def test_what_cannot_be_compared(images: tuple[Tensor, Tensor]) -> None:
         )
 
 
-def test_perceptual_networks_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionError, match="LPIPS has vgg"):
-        load_lpips("resnet")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nowhere")
-    with pytest.raises(OptionError, match="LPIPS"):
-        load_lpips()
+def test_a_metric_of_pyiqa_needs_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises((OptionError, ValueError), match="pyiqa"):
         load_metric()

@@ -10,10 +10,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from advloss import InputError, OptionError
+from advloss.errors import InputError, OptionError
 
 Perceptual: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""``perceptual(reconstructions, images)`` of `(N, C, H, W)` in [-1, 1]: a scalar, or one value a sample."""
+"""``perceptual(samples, images)`` of `(N, C, H, W)` in [-1, 1]: a scalar, or one value a sample."""
 
 _WEIGHTS = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 
@@ -30,7 +30,7 @@ def load_lpips(net: str = "vgg") -> nn.Module:
     if net not in _WEIGHTS:
         raise OptionError(f"net={net!r}: LPIPS has {', '.join(_WEIGHTS)}")
     if importlib.util.find_spec("lpips") is None:
-        raise OptionError("LPIPS needs the package lpips: pip install 'advloss[autoencoder,lpips]'")
+        raise OptionError("LPIPS needs the package lpips: pip install 'advloss[lpips]'")
     weights = Path(torch.hub.get_dir()) / "checkpoints" / _WEIGHTS[net]
     if not weights.exists():
         raise OptionError(
