@@ -6,7 +6,6 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.optim import Optimizer
 from advloss import _accelerate, _state
 from advloss._about import describe
 from advloss._condition import Condition
-from advloss._create import build, build_all, by_short_name, check_known, create_recipe, load_target, options_of
+from advloss._create import check_known, create_recipe, load_target, options_of
 from advloss._followers import Followers
 from advloss._gate import Gate
 from advloss._guard import Guard, causes
@@ -25,28 +24,23 @@ from advloss._interrupt import uninterrupted
 from advloss._judge import Judge, differentiable_twice, player_of
 from advloss._logits import Logits, as_scales, at_least_float32, detach
 from advloss._numbers import check_numbers
+from advloss._parts import Components, build_parts
 from advloss._passing import PassingGradient
 from advloss._random import random_stream
 from advloss._recipe import Component, MakeOptimizer
 from advloss._registry import find
 from advloss._regularizer import leaf
 from advloss._report import Report
-from advloss._rules import batch_coupled, check_combination
 from advloss._runtime import Runtime
 from advloss._seen import SeenFeatures
 from advloss._signals import EVERY, MIXED_EVERY, has_batch_norm, mixed_accuracy, sample_signals
-from advloss._steps import check_frozen, check_parameters, check_steps, check_without_state
+from advloss._steps import check_parameters, check_steps
 from advloss._turn import Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
 from advloss._warn import warn_user
 from advloss.errors import CombinationError, OptionError, StateError
-from advloss.specs import LossSpec
 
-Components = Mapping[str, Mapping[str, Any]] | Sequence[Component] | Component
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99), fused=True)
-
-
-_FUNCTIONS = {FunctionType, functools.partial}  # types that say nothing about what a component does
 
 
 class Adversary:
@@ -110,30 +104,15 @@ class Adversary:
                 raise OptionError(
                     f"{name}={made!r}; give a callable, such as functools.partial(torch.optim.Adam, lr=1e-4)"
                 )
-        self.loss, _, loss_spec = build("loss", loss)
-        built = build_all("regularizer", regularizers)
-        if isinstance(loss_spec, LossSpec):
-            brought = build_all("regularizer", loss_spec.regularizers)
-            objects = {type(made) for name, (made, _) in built.items() if "/" not in name} - _FUNCTIONS
-            missing = {n: made for n, made in brought.items() if n not in built and type(made[0]) not in objects}
-            built.update(missing)
-        built = by_short_name(built)
-        augments = by_short_name(build_all("augmentation", augmentations))
-        with random_stream(torch.device("cpu"), seed, "weights") if seed is not None else nullcontext():
-            self.discriminator, _, spec = build("discriminator", discriminator)
-        check_combination(self.discriminator, spec, built, augments)
-        check_without_state(self.loss)
-        for augment, _ in augments.values():
-            check_frozen(augment)
-        discriminates = {type(self.discriminator).__name__: (self.discriminator, spec)}
-        self._coupled = batch_coupled({**discriminates, type(self.loss).__name__: (self.loss, loss_spec), **built})
-        self.regularizers: dict[str, Any] = {name: made for name, (made, _) in built.items()}
-        self.augmentations: dict[str, nn.Module] = {name: made for name, (made, _) in augments.items()}
+        parts = build_parts(discriminator, loss, regularizers, augmentations, seed)
+        self.discriminator, self.loss = parts.discriminator, parts.loss
+        self.regularizers, self.augmentations = parts.regularizers, parts.augmentations
+        self._coupled = parts.batch_coupled
         self.weight = weight
         self.start_step = start_step
         self.discriminator_start_step = start_step if discriminator_start_step is None else discriminator_start_step
         self.step = 0
-        self._gate = Gate(self.discriminator, spec, channels_last)
+        self._gate = Gate(self.discriminator, parts.spec, channels_last)
         self._compiled = torch.compile(player_of(self.discriminator)) if compile else None
         self._checkpoint = checkpoint
         self._calls = {"generator": 0, "discriminator": 0}
