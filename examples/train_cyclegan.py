@@ -91,8 +91,12 @@ class CycleGAN:
 
     def __init__(self, options: argparse.Namespace, accelerator: Accelerator) -> None:
         adam = functools.partial(torch.optim.Adam, betas=(0.5, 0.999), fused=True)
+        self.cosine = functools.partial(
+            torch.optim.lr_scheduler.CosineAnnealingLR, T_max=options.steps, eta_min=options.lr / 20
+        )
         self.options, self.accelerator, self.cycle = options, accelerator, Cycle()
         self.model, self.optimizer = accelerator.prepare(self.cycle, adam(self.cycle.parameters(), lr=options.lr))
+        self.scheduler = self.cosine(self.optimizer.optimizer)  # one step a step, with any number of processes
         self.guard = advloss.StepGuard(self.cycle, self.optimizer, accelerator=accelerator)
         self.adversaries = {
             domain: self._adversary(functools.partial(adam, lr=options.discriminator_lr)) for domain in OTHER
@@ -106,8 +110,8 @@ class CycleGAN:
     def _adversary(self, optimizer: advloss.MakeOptimizer) -> advloss.Adversary:
         """The paper's, but without instance norm, which takes the colours away that are to be judged."""
         discriminator = ("patch", {"width": 32, "depth": 2, "norm": "none"})
-        slope = {"r1": {"weight": 0.01}}
-        adversary = advloss.Adversary(discriminator, "least-squares", slope, optimizer=optimizer)
+        slope = {"r1": {"weight": 0.001}}
+        adversary = advloss.Adversary(discriminator, "least-squares", slope, optimizer=optimizer, scheduler=self.cosine)
         return adversary.prepare(self.accelerator)
 
     def step(self) -> dict[str, float]:
@@ -120,6 +124,7 @@ class CycleGAN:
             losses[f"{domain}/identity"] = options.identity_weight * l1_loss(same, real[domain])
         self.accelerator.backward(torch.stack(list(losses.values())).sum())
         self.guard.step(**losses)
+        self.scheduler.step()
         self.optimizer.zero_grad()
         numbers = {name: float(loss.detach()) for name, loss in losses.items()}
         for domain, (made, _, _) in images.items():
@@ -130,7 +135,7 @@ class CycleGAN:
 
     def state(self) -> advloss.TrainingState:
         """Everything that the next step depends on."""
-        shared = {"model": self.cycle, "optimizer": self.optimizer, "guard": self.guard}
+        shared = {"model": self.cycle, "optimizer": self.optimizer, "scheduler": self.scheduler, "guard": self.guard}
         shared |= {f"adversary {domain}": adversary for domain, adversary in self.adversaries.items()}
         own = {f"pool {domain}": pool for domain, pool in self.pools.items()}
         own |= {"batches": self.batches}
@@ -204,13 +209,13 @@ def parse() -> argparse.Namespace:
     add("--out", type=Path, default=Path("runs/cyclegan"), help="folder for everything (default: %(default)s)")
     add("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     add("--seed", type=int, default=0)
-    add("--steps", type=int, default=500, help="(default: %(default)s)")
-    add("--cycle-weight", type=float, default=5.0, help="(default: %(default)s)")
+    add("--steps", type=int, default=1500, help="(default: %(default)s)")
+    add("--cycle-weight", type=float, default=3.0, help="(default: %(default)s)")
     add("--identity-weight", type=float, default=0.5, help="(default: %(default)s)")
     add("--side", type=int, default=24, help="of training crops (default: %(default)s)")
     add("--batch", type=int, default=8, help="crops in a batch of each domain (default: %(default)s)")
-    add("--lr", type=float, default=2e-3, help="of the generators (default: %(default)s)")
-    add("--discriminator-lr", type=float, default=1e-3, help="(default: %(default)s)")
+    add("--lr", type=float, default=2e-3, help="of the generators at first (default: %(default)s)")
+    add("--discriminator-lr", type=float, default=1e-3, help="at first (default: %(default)s)")
     add("--save-every", type=int, default=200, help="steps between checkpoints (default: %(default)s)")
     add("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args()

@@ -53,7 +53,7 @@ def test_pix2pix_trains_with_and_without_the_adversary(tmp_path: Path) -> None:
     assert ["adversarial" in line for line in lines] == [False, False, True, True]
     assert lines[0]["pixel"] == pytest.approx(lines[2]["pixel"])  # the same network on the same crops
     with Image.open(tmp_path / "out" / "comparison.png") as picture:
-        assert picture.width == 4 * 96 * 3
+        assert picture.width == 4 * 64 * 4
 
 
 def test_cyclegan_goes_on_where_it_was(tmp_path: Path) -> None:
