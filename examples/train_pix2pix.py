@@ -3,7 +3,7 @@
 A network is given a photograph's edges, drawn on blocks of its mean colours, and paints the photograph. Two copies learn it
 for as many steps: one by L1 alone, and one by pix2pix's objective, L1 and a discriminator that sees what was given together with
 the picture. L1 answers with the mean of all that could have been there, which is flat. The aim, stated beforehand, for
-photographs that neither has seen: with L1 alone the energy at high frequencies is below 0.5 of the photographs', with the
+photographs that neither has seen: with L1 alone the energy at high frequencies is below 0.3 of the photographs', with the
 discriminator it is 0.6 to 1.4 of it, on two CPU cores in less than 5 minutes. metrics.json says whether a run has reached it;
 docs/superres.md says which have.
 
@@ -66,7 +66,7 @@ def main() -> int:
     for name in (L1, GAN):
         set_seed(options.seed)
         phase = make_phase(name, crops, options)
-        training = PhasedTraining(ResidualNetwork(1, depth=4), [phase], accelerator=accelerator, ema_decay=0.99)
+        training = PhasedTraining(ResidualNetwork(1, depth=4), [phase], accelerator=accelerator, ema_decay=0.995)
         if not run(training, options):
             return training.exit_status
         networks[name] = training.averaged_model()
@@ -161,7 +161,7 @@ def finish(networks: dict[str, nn.Module], pairs: Dataset, options: argparse.Nam
     shares = [metrics[name]["high_frequency"] for name in (L1, GAN)]
     seconds, processor = time.perf_counter() - began[0], time.process_time() - began[1]
     metrics["run"] = {"seconds": seconds, "processor_seconds": processor, "seed": options.seed, "steps": options.steps}
-    metrics["stated"] = {"holds": shares[0] < 0.5 and 0.6 <= shares[1] <= 1.4}
+    metrics["stated"] = {"holds": shares[0] < 0.3 and 0.6 <= shares[1] <= 1.4}
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     for name in networks:
         print(f"{name:>10}: " + ", ".join(f"{key} {value:.3f}" for key, value in metrics[name].items()))
@@ -179,8 +179,8 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/pix2pix"), help="folder for everything (default: %(default)s)")
     add("--seed", type=int, default=0)
-    add("--steps", type=int, default=800, help="of each of the two networks (default: %(default)s)")
-    add("--l1-weight", type=float, default=2.0, help="of L1, where the adversary has 1 (default: %(default)s)")
+    add("--steps", type=int, default=900, help="of each of the two networks (default: %(default)s)")
+    add("--l1-weight", type=float, default=5.0, help="of L1, where the adversary has 1 (default: %(default)s)")
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--batch", type=int, default=8, help="crops in a batch (default: %(default)s)")
     add("--lr", type=float, default=1e-3, help="of both players at first (default: %(default)s)")
