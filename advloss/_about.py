@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe(adversary: Adversary) -> dict[str, Any]:
-    """Names and numbers that a log's reader needs (`Adversary.describe`)."""
+    """Names and numbers that a log's reader needs (`Adversary.describe`); the learning rate before any schedule."""
     player = player_of(adversary.discriminator)
     group = adversary.optimizer.param_groups[0]
     return {
@@ -30,7 +30,7 @@ def describe(adversary: Adversary) -> dict[str, Any]:
             for name, term in adversary.regularizers.items()
         },
         "augmentations": list(adversary.augmentations),
-        "optimizer": {"name": type(adversary.optimizer).__name__, "lr": float(group["lr"])},
+        "optimizer": {"name": type(adversary.optimizer).__name__, "lr": float(group.get("initial_lr", group["lr"]))},
         "weight": adversary.weight,
         "samples": None if adversary._shape is None else list(adversary._shape),
     }

@@ -34,7 +34,7 @@ class HealthMonitor:
         adversary: whose reports it is given.
         every: calls from one look to the next.
         data_size: number of samples in the data set, to tell memorization.
-        generator_lr: the generator's learning rate, to compare the discriminator's with.
+        generator_lr: the generator's learning rate before any schedule, to compare the discriminator's with.
         warn: what is done with a `Finding`; default: a warning at the line of the script.
 
     Attributes:

@@ -35,7 +35,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from advloss import Adversary, AdvlossError, OptionError, list_components, parse_component
+from advloss import Adversary, AdvlossError, HealthMonitor, OptionError, list_components, parse_component
 from advloss_gan import (
     GaussianMixture,
     Growth,
@@ -219,6 +219,7 @@ def train(given: argparse.Namespace) -> int:
         accelerator=accelerator,
         log=given.out / "log.jsonl",
         on_step=look,
+        on_report=HealthMonitor(adversary, generator_lr=setting.lr),  # says what goes wrong while it does
         checkpoints=given.out / "checkpoints",
         save_every=given.save_every,
         resume=given.resume,

@@ -24,6 +24,7 @@ from advloss import (
     EndlessBatches,
     MakeOptimizer,
     OptionError,
+    Report,
     StepGuard,
     TrainingState,
     interruptible,
@@ -75,6 +76,7 @@ def train_gan(
     log: Path | None = None,
     track_every: int = 10,
     on_step: Callable[[int, nn.Module], None] | None = None,
+    on_report: Callable[[Report], object] | None = None,
     checkpoints: Path | None = None,
     save_every: int = 500,
     resume: bool = False,
@@ -103,6 +105,7 @@ def train_gan(
             as the main process sees them.
         track_every: steps between the same numbers for the accelerator's trackers.
         on_step: called on the main process after each step, with its number (from 1) and the averaged generator.
+        on_report: called on the main process with each report, such as `advloss.HealthMonitor(adversary)`.
         checkpoints: a folder that is saved to every `save_every` steps, and at the end.
         save_every: steps between checkpoints.
         resume: go on from the newest one.
@@ -165,6 +168,8 @@ def train_gan(
                 with torch.no_grad():
                     fake = model(*drawn.inputs)
                 report = adversary.discriminator_step(seen(drawn.real), fake, drawn.labels)
+                if on_report and accelerator.is_main_process:
+                    on_report(report)
 
             drawn = draw()
             loss = adversary.generator_loss(model(*drawn.inputs), seen(drawn.real), drawn.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -195,6 +196,17 @@ def test_mixed_accuracy_finds_out_who_looks_at_batches() -> None:
         report = adversary.discriminator_step(1 + torch.rand(8, 2), -1 - torch.rand(8, 2))
     assert float(report.real_accuracy) == float(report.fake_accuracy) == 1.0
     assert float(report.signals["mixed_accuracy"]) == 0.5
+
+
+def test_describe_tells_the_rate_before_any_schedule() -> None:
+    """A rate that has fallen is not too far from the other player's."""
+    cosine = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
+    adversary = advloss.Adversary(patch(), scheduler=cosine)
+    for _ in range(2):
+        adversary.discriminator_step(*torch.rand(2, 4, 3, 8, 8, dtype=torch.float64))
+    adversary.state_dict()  # the schedule has gone on
+    assert adversary.optimizer.param_groups[0]["lr"] < 1e-9
+    assert adversary.describe()["optimizer"]["lr"] == 2e-4
 
 
 def test_describe_is_plain_data() -> None:

@@ -65,6 +65,14 @@ def test_counts_and_log(tmp_path):
     assert [line.get("about", {}).get("discriminator_steps") for line in lines] == [2, None, None]
 
 
+def test_every_report_is_heard():
+    generator, adversary = players()
+    reports = []
+    play(generator, adversary, discriminator_steps=2, on_report=reports.append)
+    assert [report.step for report in reports] == [0, 1, 2, 3, 4, 5]
+    assert all(report.loss is not None for report in reports)
+
+
 def test_steps_are_the_textbook_loop():
     """Two steps, draw for draw, beside a loop written out by hand."""
     generator, adversary = players("non-saturating")
