@@ -31,8 +31,6 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers import AutoencoderDC, AutoModel
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -54,7 +52,7 @@ from advloss_autoencoder import (
 )
 
 MULTIPLE = 32  # sides of whole images, for the downsampling of any usual autoencoder
-R1 = "r1:weight=0.03,every=4"
+R1 = "r1:weight=0.0001"
 LARGEST = 1024  # side of an image that is measured
 
 
@@ -128,28 +126,6 @@ def make_training(
     )
 
 
-@advloss.register_discriminator("detail", smallest=4, summary="Judges what a blur of 3 x 3 pixels removes.")
-class Detail(nn.Module):
-    """A small PatchGAN on what a blur removes, enlarged: it says nothing about brightness and colour, which the
-    reconstruction loss knows better, and detail is not small beside them."""
-
-    def __init__(self, in_channels: int = 3, width: int = 32, gain: float = 4.0) -> None:
-        super().__init__()
-        self.in_channels, self.gain = in_channels, gain
-        convolutions = (
-            nn.Conv2d(in_channels, width, 4, 2, 1),
-            nn.Conv2d(width, 2 * width, 4, 2, 1),
-            nn.Conv2d(2 * width, 2 * width, 3, 1, 1),
-            nn.Conv2d(2 * width, 1, 3, 1, 1),
-        )
-        normalized = [spectral_norm(convolution) for convolution in convolutions]
-        self.layers = nn.Sequential(*[part for layer in normalized for part in (layer, nn.LeakyReLU(0.2))][:-1])
-
-    def forward(self, samples: Tensor, condition: advloss.Condition | None = None) -> Tensor:
-        blurred = functional.avg_pool2d(functional.pad(samples, (1, 1, 1, 1), mode="reflect"), 3, 1)
-        return self.layers(self.gain * (samples - blurred))
-
-
 def make_adversary(options: argparse.Namespace, start_step: int, head_start: int) -> advloss.Adversary:
     """By default the combination that measured best on the embedded photographs: each reconstruction against its own
     image, and enough R1 that the discriminator's slope says in which direction there is more detail."""
@@ -169,7 +145,7 @@ def make_model(options: argparse.Namespace) -> nn.Module:
     if options.model:
         model: nn.Module = AutoModel.from_pretrained(options.model, subfolder=options.subfolder)
     else:
-        widths, blocks = (48, 48), (0, 1)  # 2 x 2 pixels to 4 numbers; nothing is computed at full resolution
+        widths, blocks = (32, 32), (0, 1)  # 2 x 2 pixels to 4 numbers; nothing is computed at full resolution
         model = AutoencoderDC(
             latent_channels=4,
             attention_head_dim=8,
@@ -186,10 +162,10 @@ def make_model(options: argparse.Namespace) -> nn.Module:
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """A short rise, then half a cosine down to a tenth."""
+    """A short rise, then half a cosine down to a fiftieth."""
 
     def factor(step: int) -> float:
-        return min(1.0, (step + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        return min(1.0, (step + 1) / 50) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
@@ -286,13 +262,13 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="add LPIPS to the objective (needs its weights; figures have it wherever those are)",
     )
-    add("--steps", type=int, default=3000, help="of the autoencoder (default: %(default)s)")
-    add("--start-step", type=int, default=1500, help="step in which the adversary begins (default: %(default)s)")
+    add("--steps", type=int, default=3600, help="of the autoencoder (default: %(default)s)")
+    add("--start-step", type=int, default=1600, help="step in which the adversary begins (default: %(default)s)")
     named = {"type": component, "metavar": "NAME[:OPTION=VALUE,...]"}
     add("--discriminator", default="detail", help="(default: %(default)s)", **named)
     add("--loss", default="relativistic", help="(default: %(default)s)", **named)
     add("--regularizer", nargs="*", help=f"any number of them (default: {R1})", **named)
-    add("--weight", type=float, default=3.0, help="of the adversary, times the adaptive weight (default: %(default)s)")
+    add("--weight", type=float, default=2.5, help="of the adversary, times the adaptive weight (default: %(default)s)")
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--crop", type=int, help="side of the window that the adversary sees of them (default: all)")
     add("--batch", type=int, default=8, help="crops in a batch, for each process (default: %(default)s)")

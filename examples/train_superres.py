@@ -31,7 +31,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -144,29 +143,6 @@ def cosine(steps: int) -> Callable[[torch.optim.Optimizer], torch.optim.lr_sched
         return min(1.0, (step + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
 
     return lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-@advloss.register_discriminator("detail", summary="Judges what a blur of 3 x 3 pixels removes.")
-class Detail(nn.Module):
-    """A small PatchGAN on what a blur removes, enlarged: it says nothing about brightness and colour, which the pixel
-    loss knows better, and detail is not small beside them."""
-
-    def __init__(self, in_channels: int = 3, width: int = 32, gain: float = 8.0) -> None:
-        super().__init__()
-        self.in_channels, self.gain = in_channels, gain
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, width, 4, 2, 1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, 2, 1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 2 * width, 3, 1, 1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 1, 3, 1, 1),
-        )
-
-    def forward(self, samples: Tensor, condition: advloss.Condition | None = None) -> Tensor:
-        blurred = functional.avg_pool2d(functional.pad(samples, (1, 1, 1, 1), mode="reflect"), 3, 1)
-        return self.layers(self.gain * (samples - blurred))
 
 
 def make_adversary(options: argparse.Namespace) -> advloss.Adversary:

@@ -1,4 +1,5 @@
 from ._dcgan import DCGANDiscriminator as DCGANDiscriminator
+from ._detail import DetailDiscriminator as DetailDiscriminator
 from ._minibatch import MinibatchDiscrimination as MinibatchDiscrimination
 from ._minibatch import MinibatchDiscriminator as MinibatchDiscriminator
 from ._minibatch_std import MinibatchStd as MinibatchStd

@@ -119,6 +119,14 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             ),
         ),
         DiscriminatorSpec(
+            name="detail",
+            target="advloss_discriminators._detail:DetailDiscriminator",
+            summary="A small PatchGAN on what a blur of 3 x 3 pixels removes, enlarged; beside a pixel loss.",
+            paper=_PIX2PIX,
+            smallest=4,
+            examples=({"width": 2},),
+        ),
+        DiscriminatorSpec(
             name="unet",
             target="advloss_discriminators._unet:UNetDiscriminator",
             summary="U-Net with spectral norm: a logit for every pixel; for super-resolution.",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +16,6 @@ import torch
 from diffusers import VQModel
 from PIL import Image
 from safetensors.torch import load_file
-from torch import nn
-
-from advloss import _registry
-from advloss.testing import check
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_autoencoder.py"
 TINY = ("--cpu", "--batch", "2", "--side", "32", "--shown", "64")
@@ -201,34 +195,3 @@ def test_bad_options_are_one_line(tmp_path: Path, options: tuple[object, ...], w
     assert done.returncode != 0
     assert words in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def detail(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[nn.Module]]:
-    """The discriminator that the example registers, in this process."""
-    registered = dict(_registry._script)
-    yield runpy.run_path(str(EXAMPLE), run_name="example")["Detail"]
-    _registry._script.clear()
-    _registry._script.update(registered)
-
-
-def test_the_detail_discriminator_is_what_it_declares(detail: type[nn.Module]) -> None:
-    results = list(check("script/detail"))
-    assert len(results) > 15
-    assert not [result for result in results if result.status == "failed"]
-
-
-def test_the_detail_discriminator_judges_what_a_blur_removes(detail: type[nn.Module]) -> None:
-    """Against the definition, place by place; a change of brightness or colour is nothing to it."""
-    judge = detail(gain=3.0).double().eval()
-    images = torch.rand(2, 3, 12, 10, dtype=torch.float64)
-    rows, columns = (np.pad(np.arange(n), 1, mode="reflect") for n in images.shape[2:])
-    removed = torch.empty_like(images)
-    for y in range(12):
-        for x in range(10):
-            around = images[:, :, rows[y : y + 3]][..., columns[x : x + 3]]
-            removed[:, :, y, x] = images[:, :, y, x] - around.mean((2, 3))
-    torch.testing.assert_close(judge(images), judge.layers(3.0 * removed))
-    tinted = images + torch.tensor([0.5, -0.25, 0.1], dtype=torch.float64)[:, None, None]
-    torch.testing.assert_close(judge(tinted), judge(images))
-    assert not torch.allclose(judge(-images), judge(images), atol=1e-3)

@@ -32,6 +32,7 @@ TINY: dict[str, tuple[str, dict[str, Any], tuple[int, ...], Any]] = {
     ),
     "pixel-unshuffle": ("pixel-unshuffle", {"discriminator": ("patch", {"width": 2, "depth": 1})}, (3, 13, 12), None),
     "minibatch": ("minibatch", {"discriminator": ("mlp", {"width": 4}), "kernels": 3}, (2,), None),
+    "detail": ("detail", {"width": 2}, (3, 9, 8), None),
     "unet": ("unet", {"width": 2}, (3, 8, 8), None),
     "spectral-norm": ("spectral-norm", {"width": 2, "resolution": 8}, (3, 8, 8), None),
     "spectral-norm-residual": (

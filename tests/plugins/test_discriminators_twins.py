@@ -237,6 +237,20 @@ def pixel_unshuffle(w: Weights, x: Tensor, y: Any, **_: Any) -> Tensor:
     return patch(w, torch.cat(squares, 1), None, depth=1)
 
 
+def detail(w: Weights, x: Tensor, y: Any, gain: float = 8.0, **_: Any) -> Tensor:
+    """What is removed: each pixel less the mean of nine, with mirrored borders; the convolutions one by one."""
+    columns = torch.arange(-1, x.shape[3] + 1).abs()
+    columns = torch.where(columns < x.shape[3], columns, 2 * (x.shape[3] - 1) - columns)
+    rows = torch.arange(-1, x.shape[2] + 1).abs()
+    rows = torch.where(rows < x.shape[2], rows, 2 * (x.shape[2] - 1) - rows)
+    wide = x[:, :, rows][..., columns]
+    nine = [wide[:, :, i : i + x.shape[2], j : j + x.shape[3]] for i in range(3) for j in range(3)]
+    hidden = gain * (x - sum(nine) / 9)
+    for stride in (2, 2, 1):
+        hidden = lrelu(conv(hidden, w(), stride))
+    return conv(hidden, w())
+
+
 def labels(n: int) -> Tensor:
     return torch.arange(n) % 3
 
@@ -288,6 +302,7 @@ CASES: dict[str, tuple[type[nn.Module], dict[str, Any], Callable[..., Any], tupl
         (3, 13, 12),
         None,
     ),
+    "detail": (plugin.DetailDiscriminator, {"width": 3, "gain": 5.0}, detail, (3, 12, 9), None),
     "unet": (plugin.UNetDiscriminator, {"width": 2}, unet, (3, 8, 16), None),
     "spectral-norm": (SN, {"width": 3, "resolution": 16}, spectral_norm, (3, 16, 16), None),
     "spectral-norm-odd": (SN, {"width": 3, "resolution": 10}, spectral_norm, (3, 10, 10), None),
