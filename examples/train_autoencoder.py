@@ -262,13 +262,13 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="add LPIPS to the objective (needs its weights; figures have it wherever those are)",
     )
-    add("--steps", type=int, default=3600, help="of the autoencoder (default: %(default)s)")
-    add("--start-step", type=int, default=1600, help="step in which the adversary begins (default: %(default)s)")
+    add("--steps", type=int, default=3000, help="of the autoencoder (default: %(default)s)")
+    add("--start-step", type=int, default=1500, help="step in which the adversary begins (default: %(default)s)")
     named = {"type": component, "metavar": "NAME[:OPTION=VALUE,...]"}
     add("--discriminator", default="detail", help="(default: %(default)s)", **named)
     add("--loss", default="relativistic", help="(default: %(default)s)", **named)
     add("--regularizer", nargs="*", help=f"any number of them (default: {R1})", **named)
-    add("--weight", type=float, default=2.5, help="of the adversary, times the adaptive weight (default: %(default)s)")
+    add("--weight", type=float, default=2.7, help="of the adversary, times the adaptive weight (default: %(default)s)")
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--crop", type=int, help="side of the window that the adversary sees of them (default: all)")
     add("--batch", type=int, default=8, help="crops in a batch, for each process (default: %(default)s)")
