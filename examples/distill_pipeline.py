@@ -3,12 +3,15 @@
 First compute latents and embeddings once, of images with captions or of the teacher's own making; then train:
 
     python examples/distill_pipeline.py cache --teacher NAME --images FOLDER --data data.safetensors
+    python examples/distill_pipeline.py cache --teacher NAME --dataset NAME --caption-column text --data data.safetensors
+    python examples/distill_pipeline.py cache --teacher NAME --shards 'data/*.tar' --data data.safetensors
     python examples/distill_pipeline.py cache --teacher NAME --prompts prompts.txt --data data.safetensors
     accelerate launch examples/distill_pipeline.py train --teacher NAME --data data.safetensors --lora 64
     python examples/distill_pipeline.py train --teacher NAME --data data.safetensors --dry-run     # how much memory?
 
-NAME is a pipeline on the hub or a folder. FOLDER has images and beside each `name.jpg` its caption `name.txt`. What comes
-out (--out) is a folder that plain diffusers opens:
+NAME is a pipeline on the hub or a folder. FOLDER has images and beside each `name.jpg` its caption `name.txt`. What is too
+much for one file is encoded while training: give `train` the images in place of --data. What comes out (--out) is a folder
+that plain diffusers opens:
 
     DiffusionPipeline.from_pretrained(out)(prompt, num_inference_steps=1, guidance_scale=0)
 """
@@ -19,23 +22,21 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers.image_processor import VaeImageProcessor
-from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 import advloss
 from advloss_distill import (
     BackwardSimulation,
+    CaptionedImages,
     Card,
     Distillation,
+    EncodedImages,
     Family,
     LatentData,
     Progress,
@@ -53,8 +54,6 @@ from advloss_distill import (
     student_scheduler,
     teacher_made,
 )
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def main() -> int:
@@ -74,29 +73,35 @@ def cache(family: Family, pipeline, options: argparse.Namespace) -> int:
     set_seed(options.seed)
     pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
-    if options.images:
-        data = encode(family, pipeline, captioned(options.images, family.resolution), options.batch_size)
-    else:
+    if options.prompts:
         prompts = [line.strip() for line in options.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
         guidance = {"guidance_scale": options.guidance, "steps": options.teacher_steps}
         data = teacher_made(family, pipeline, prompts, batch_size=options.batch_size, **guidance)
+    else:
+        images = captioned(options, family.resolution)
+        data = encode(family, pipeline, tqdm(images, file=sys.stdout), options.batch_size)
+        print(images.account() or "every image could be read")
     data.save(options.data)
     print(f"{len(data)} samples are in {options.data}")
     return 0
 
 
-def captioned(folder: Path, side: int) -> Iterator[tuple[Tensor, str]]:
-    """Images `(3, side, side)` in [-1, 1], cut to a square, with their captions."""
-    processor = VaeImageProcessor(vae_scale_factor=1)
-    for path in tqdm(sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES), file=sys.stdout):
-        caption = path.with_suffix(".txt")
-        if not caption.exists():
-            raise advloss.InputError(f"{path} has no caption: write one to {caption}")
-        image = Image.open(path).convert("RGB")
-        cut = min(image.size)
-        left, top = (image.width - cut) // 2, (image.height - cut) // 2
-        image = image.crop((left, top, left + cut, top + cut)).resize((side, side), Image.Resampling.LANCZOS)
-        yield processor.preprocess(image)[0], caption.read_text(encoding="utf-8").strip()
+def captioned(options: argparse.Namespace, side: int) -> CaptionedImages:
+    """Where images and captions come from."""
+    if options.images:
+        return CaptionedImages.from_folder(options.images, side)
+    columns = {"image_column": options.image_column, "caption_column": options.caption_column}
+    columns = {name: column for name, column in columns.items() if column}
+    if options.shards:
+        return CaptionedImages.from_shards(options.shards, side, **columns)
+    return CaptionedImages.from_dataset(options.dataset, side, split=options.split, **columns)
+
+
+def training_data(family: Family, pipeline, options: argparse.Namespace, device: torch.device):
+    """What was computed before, or images that are encoded when they are drawn."""
+    if options.data:
+        return LatentData.load(options.data, family, pipeline.vae).to(device)
+    return EncodedImages(family, pipeline.to(device), captioned(options, family.resolution))
 
 
 def train(family: Family, pipeline, options: argparse.Namespace) -> int:
@@ -107,7 +112,7 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         gradient_accumulation_steps=options.accumulate,
     )
     set_seed(options.seed, device_specific=True)
-    data = LatentData.load(options.data, family, pipeline.vae).to(accelerator.device)
+    data = training_data(family, pipeline, options, accelerator.device)
     network = family.network(pipeline)
     student = family.adapted(network, options.lora) if options.lora else family.student(network)
     check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
@@ -196,7 +201,8 @@ def card(options: argparse.Namespace) -> Card:
     shown = ("generator_loss", "discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy")
     return Card(
         teacher=options.teacher,
-        data=options.data_words or f"`{options.data.name}`",
+        data=options.data_words
+        or f"`{options.dataset or Path(options.data or options.images or options.shards).name}`",
         settings={
             name: value for name, value in vars(options).items() if name not in ("command", "teacher", "data_words")
         },
@@ -220,24 +226,36 @@ def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
     return 0
 
 
+def add_sources(parser: argparse.ArgumentParser):
+    """Options for images with captions; one of the group that is returned has to be given."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", type=Path, help="folder of images with captions")
+    source.add_argument("--dataset", help="Hugging Face data set: a name on the hub, or a folder")
+    source.add_argument("--shards", help="webdataset's tar files: a path with * in it")
+    parser.add_argument("--split", default="train", help="of --dataset (default: %(default)s)")
+    parser.add_argument("--image-column", help="of --dataset (default: image), or of --shards (default: the only one)")
+    parser.add_argument("--caption-column", help="of --dataset (default: text), or of --shards (default: txt)")
+    return source
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument("--teacher", required=True, help="a pipeline on the hub, or a folder")
     both.add_argument("--revision", help="of the teacher on the hub")
-    both.add_argument("--data", type=Path, required=True, help="file of latents and embeddings")
     both.add_argument("--resolution", type=int, help="side of the images (default: the teacher's)")
     both.add_argument("--batch-size", type=int, default=16, help="a process (default: %(default)s)")
     both.add_argument("--seed", type=int, default=0)
     making = commands.add_parser("cache", parents=[both], help="compute latents and embeddings")
-    source = making.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", type=Path, help="folder of images with captions")
+    source = add_sources(making)
     source.add_argument("--prompts", type=Path, help="file with a prompt a line; the teacher makes the images")
+    making.add_argument("--data", type=Path, required=True, help="file to write latents and embeddings to")
     making.add_argument("--guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
     making.add_argument("--teacher-steps", type=int, default=28, help="of the teacher (default: %(default)s)")
     making.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training = commands.add_parser("train", parents=[both], help="distil")
+    add_sources(training).add_argument("--data", type=Path, help="file of latents and embeddings, from cache")
     training.add_argument("--out", type=Path, default=Path("runs/pipeline"), help="folder (default: %(default)s)")
     training.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
     training.add_argument("--iterations", type=int, default=5000)

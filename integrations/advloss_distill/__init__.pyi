@@ -1,3 +1,4 @@
+from ._captioned import CaptionedImages as CaptionedImages
 from ._card import Card as Card
 from ._denoiser import ClassConditional as ClassConditional
 from ._denoiser import Denoiser as Denoiser
@@ -5,6 +6,7 @@ from ._denoiser import sample as sample
 from ._diffusion import Diffusion as Diffusion
 from ._distill import Distillation as Distillation
 from ._distill import Progress as Progress
+from ._encoded_images import EncodedImages as EncodedImages
 from ._family import Family as Family
 from ._family_spec import FamilySpec as FamilySpec
 from ._find_family import Families as Families

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,29 +88,53 @@ def test_from_a_teacher_to_a_student_that_plain_diffusers_opens(
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["iteration"] == 3
 
 
-def test_images_with_captions(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
-    folder = tmp_path / "images"
+def test_images_with_captions(
+    teacher: Path, tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = tmp_path / "images", tmp_path / "data.safetensors"
     folder.mkdir()
-    for i, label in enumerate(("goose", "tench")):
-        Image.new("RGB", (20, 30), (250 * i, 0, 0)).save(folder / f"{i}.png")
+    for i, label in enumerate(("goose", "tench", "goose")):
+        Image.new("RGB", (20, 30), (120 * i, 0, 0)).save(folder / f"{i}.png")
         (folder / f"{i}.txt").write_text(label + "\n")
-    options = (
-        "cache",
-        "--teacher",
-        teacher,
-        "--images",
-        folder,
-        "--data",
-        tmp_path / "data.safetensors",
-        "--device",
-        "cpu",
-    )
-    assert here(*options) == 0
-    data = LatentData.load(tmp_path / "data.safetensors", family_of(tiny_pipeline("dit")))
-    assert data.told["class_labels"].tolist() == [99, 0]
+    (folder / "2.png").write_bytes(b"no image")
+    both = ("--teacher", teacher, "--images", folder)
+    assert here("cache", *both, "--data", data, "--device", "cpu") == 0
+    assert "1 of 3 images could not be read and were skipped" in (printed := capsys.readouterr().out)
+    assert str(folder / "2.png") in printed
+    assert LatentData.load(data, family_of(tiny_pipeline("dit"))).told["class_labels"].tolist() == [99, 0]
+    assert here("train", *both, "--out", tmp_path / "out", *TINY) == 0  # the same images, encoded when they are drawn
+    assert "- Data: `images`" in (tmp_path / "out" / "student" / "README.md").read_text()
     (folder / "1.txt").unlink()
-    with pytest.raises(advloss.InputError, match=r"1\.png has no caption: write one to .*1\.txt"):
-        here(*options)
+    with pytest.raises(advloss.InputError, match=r"1 of 3 images have no caption: .*1\.png"):
+        here("cache", *both, "--data", data, "--device", "cpu")
+    with pytest.raises(SystemExit):
+        here("train", *both, "--data", data, *TINY)
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["shards", "dataset"])
+def test_images_from_elsewhere(
+    kind: str, teacher: Path, tmp_path: Path, here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "source").mkdir()
+    Image.new("RGB", (16, 16), (200, 0, 0)).save(tmp_path / "a.png")
+    if kind == "shards":
+        (tmp_path / "a.txt").write_text("goose")
+        with tarfile.open(tmp_path / "source" / "0.tar", "w") as shard:
+            for name in ("a.png", "a.txt"):
+                shard.add(tmp_path / name, name)
+        source: tuple[object, ...] = ("--shards", tmp_path / "source" / "*.tar", "--image-column", "png")
+    else:
+        features = datasets.Features({"picture": datasets.Image(), "words": datasets.Value("string")})
+        rows = {"picture": [Image.open(tmp_path / "a.png")], "words": ["goose"]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "source" / "test.parquet")
+        source = ("--dataset", tmp_path / "source", "--split", "test", "--image-column", "picture")
+        source = (*source, "--caption-column", "words")
+    data = tmp_path / "data.safetensors"
+    assert here("cache", "--teacher", teacher, *source, "--data", data, "--device", "cpu") == 0
+    assert LatentData.load(data, family_of(tiny_pipeline("dit"))).told["class_labels"].tolist() == [99]
 
 
 def test_an_adapter_and_a_dry_run(tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
