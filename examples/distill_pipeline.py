@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import is_tensorboard_available, set_seed
 from tqdm import tqdm
 
 import advloss
@@ -42,6 +42,7 @@ from advloss_distill import (
     Progress,
     Renoising,
     TeacherDiscriminator,
+    Validation,
     check_room,
     encode,
     estimate_memory,
@@ -74,8 +75,8 @@ def cache(family: Family, pipeline, options: argparse.Namespace) -> int:
     pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.prompts:
-        prompts = [line.strip() for line in options.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
-        guidance = {"guidance_scale": options.guidance, "steps": options.teacher_steps}
+        prompts, guidance = read_prompts(options.prompts), {"guidance_scale": options.guidance}
+        guidance["steps"] = options.teacher_steps
         data = teacher_made(family, pipeline, prompts, batch_size=options.batch_size, **guidance)
     else:
         images = captioned(options, family.resolution)
@@ -104,15 +105,48 @@ def training_data(family: Family, pipeline, options: argparse.Namespace, device:
     return EncodedImages(family, pipeline.to(device), captioned(options, family.resolution))
 
 
+def validation_of(family: Family, pipeline, data, options: argparse.Namespace, accelerator: Accelerator):
+    """Pictures of some prompts, or of some of the data; in one process."""
+    if not (0 < options.validate_every <= options.iterations and accelerator.is_main_process):
+        return None
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(options.seed)
+        told = data.conditions(options.pictures)
+        if options.validation_prompts:
+            told = family.encode(pipeline, read_prompts(options.validation_prompts))
+    return Validation(
+        family,
+        pipeline,
+        told,
+        student_scheduler(family, max(options.steps)),
+        steps=options.steps,
+        teacher_steps=options.teacher_steps,
+        guidance_scale=options.guidance,
+        seed=options.seed,
+        device=accelerator.device,
+    )
+
+
+def read_prompts(path: Path) -> list[str]:
+    """A prompt a line."""
+    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise advloss.InputError(f"there is no prompt in {path}: write one a line")
+    return prompts
+
+
 def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     """LADD (arXiv:2403.12015), with backward simulation in place of noised data (arXiv:2405.14867)."""
     accelerator = Accelerator(
         cpu=options.cpu,
         mixed_precision=options.mixed_precision,
         gradient_accumulation_steps=options.accumulate,
+        log_with=None if options.tracker == "none" else options.tracker,
+        project_dir=options.out,
     )
     set_seed(options.seed, device_specific=True)
     data = training_data(family, pipeline, options, accelerator.device)
+    validation = validation_of(family, pipeline, data, options, accelerator)
     network = family.network(pipeline)
     student = family.adapted(network, options.lora) if options.lora else family.student(network)
     check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
@@ -150,8 +184,9 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     )
     if options.resume:
         distillation.load(options.out / "checkpoints")
-    if not run(distillation, options):
+    if not run(distillation, options, validation):
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")
+        accelerator.end_training()
         return distillation.exit_status
     if accelerator.is_main_process:
         save = save_adapter if options.lora and options.adapter else save_pipeline
@@ -173,22 +208,34 @@ def optimizer_of(options: argparse.Namespace) -> type[torch.optim.Optimizer]:
     return AdamW8bit
 
 
-def run(distillation: Distillation, options: argparse.Namespace) -> bool:
-    """Distil, with a progress bar and a log line for every iteration. Returns False after Ctrl-C or SIGTERM."""
-    main_process = distillation.accelerator.is_main_process
+def run(distillation: Distillation, options: argparse.Namespace, validation: Validation | None) -> bool:
+    """Distil, with a progress bar, a log line for every iteration and pictures. Returns False after Ctrl-C or SIGTERM."""
+    accelerator, adversary = distillation.accelerator, distillation.adversary
     options.out.mkdir(parents=True, exist_ok=True)
+    if accelerator.log_with:
+        accelerator.init_trackers("curves")
+    main_process = accelerator.is_main_process
     log_file = (
         advloss.open_step_log(options.out / "log.jsonl", distillation.iteration) if main_process else nullcontext()
     )
+    monitor = advloss.HealthMonitor(adversary, data_size=len(distillation.data), generator_lr=options.lr)
     bar = tqdm(total=options.iterations, initial=distillation.iteration, disable=not main_process, file=sys.stdout)
     with log_file as log, bar:
 
         def on_progress(progress: Progress) -> None:
-            if log is not None:
-                numbers = progress.as_dict()
-                log.write(json.dumps(numbers) + "\n")
-                bar.update()
-                bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
+            if log is None:
+                return
+            numbers = progress.as_dict()
+            about = {"about": adversary.describe()} if progress.iteration == 1 else {}
+            log.write(json.dumps({**numbers, **about}) + "\n")
+            accelerator.log(numbers, step=progress.iteration)
+            monitor(progress.report)
+            bar.update()
+            bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
+            if validation and progress.iteration % options.validate_every == 0:
+                path = options.out / "validation" / f"{progress.iteration:06d}.png"
+                student = distillation.averaged_student()
+                validation.save(path, student, trackers=accelerator.trackers, iteration=progress.iteration)
 
         return distillation.run(
             options.iterations, on_progress, checkpoints=options.out / "checkpoints", save_every=options.save_every
@@ -238,6 +285,11 @@ def add_sources(parser: argparse.ArgumentParser):
     return source
 
 
+def tracker() -> str:
+    """TensorBoard where it is installed."""
+    return "tensorboard" if is_tensorboard_available() else "none"
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -246,13 +298,13 @@ def parse() -> argparse.Namespace:
     both.add_argument("--revision", help="of the teacher on the hub")
     both.add_argument("--resolution", type=int, help="side of the images (default: the teacher's)")
     both.add_argument("--batch-size", type=int, default=16, help="a process (default: %(default)s)")
+    both.add_argument("--guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
+    both.add_argument("--teacher-steps", type=int, default=28, help="of the teacher (default: %(default)s)")
     both.add_argument("--seed", type=int, default=0)
     making = commands.add_parser("cache", parents=[both], help="compute latents and embeddings")
     source = add_sources(making)
     source.add_argument("--prompts", type=Path, help="file with a prompt a line; the teacher makes the images")
     making.add_argument("--data", type=Path, required=True, help="file to write latents and embeddings to")
-    making.add_argument("--guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
-    making.add_argument("--teacher-steps", type=int, default=28, help="of the teacher (default: %(default)s)")
     making.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training = commands.add_parser("train", parents=[both], help="distil")
     add_sources(training).add_argument("--data", type=Path, help="file of latents and embeddings, from cache")
@@ -274,12 +326,20 @@ def parse() -> argparse.Namespace:
     training.add_argument("--gradient-checkpointing", action="store_true", help="of the student")
     training.add_argument("--adam-8bit", action="store_true", help="needs bitsandbytes")
     training.add_argument("--data-words", help="what the model card says about the data")
+    training.add_argument("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
+    training.add_argument(
+        "--validation-prompts", type=Path, help="file with a prompt a line (default: some of the data)"
+    )
+    training.add_argument(
+        "--pictures", type=int, default=4, help="of the data at each validation (default: %(default)s)"
+    )
+    training.add_argument("--tracker", default=tracker(), help="tensorboard, wandb, ... or none (default: %(default)s)")
     training.add_argument("--save-every", type=int, default=500, help="iterations between checkpoints")
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     training.add_argument("--cpu", action="store_true", help="do not use an accelerator")
     training.add_argument("--dry-run", action="store_true", help="print how much memory it takes, and stop")
     options = parser.parse_args()
-    for name in ("batch_size", "iterations", "accumulate", "save_every", "teacher_steps"):
+    for name in ("batch_size", "iterations", "accumulate", "save_every", "teacher_steps", "pictures"):
         if getattr(options, name, 1) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options

@@ -39,4 +39,5 @@ from ._teacher_made import TeacherMade as TeacherMade
 from ._trajectories import Trajectories as Trajectories
 from ._trajectories import follow as follow
 from ._trajectories import roll_out as roll_out
+from ._validation import Validation as Validation
 from .hookspecs import hookimpl as hookimpl

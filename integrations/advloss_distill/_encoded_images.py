@@ -33,6 +33,9 @@ class EncodedImages:
         self.family, self.pipeline, self.images = family, pipeline, images
         _, self.told = encoded(family, pipeline, [next(iter(images))])
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def conditions(self, count: int) -> Conditions:
         """Of `count` random images."""
         latents, told = encoded(self.family, self.pipeline, self.images.draw(count))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from advloss import InputError, OptionError, StateError, load_state, save_state
-from advloss_distill._family import Family
+from advloss_distill._family import Family, check_text_encoders
 from advloss_distill._simulation import Conditions
 
 ALIKE = 1e-2  # 16-bit weights of one VAE differ by less
@@ -94,6 +94,7 @@ def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], b
     """Latents and embeddings of images `(3, H, W)` in [-1, 1] with their prompts (class names, for classes).
 
     Raises:
+        OptionError: the pipeline has no text encoder.
         InputError: there are no images, they have another size than `family.resolution`, or are not in [-1, 1].
     """
     parts: list[tuple[Tensor, Conditions]] = []
@@ -107,6 +108,7 @@ def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], b
 @torch.no_grad()
 def encoded(family: Family, pipeline: Any, pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Conditions]:
     """Latents `(N, C, h, w)` in 32 bits and conditions of one batch, as in `encode`."""
+    check_text_encoders(pipeline)
     images = torch.stack([image for image, _ in pairs])
     sides = (family.resolution, family.resolution)
     if images.shape[1:] != (3, *sides) or images.min() < -1 or images.max() > 1:
@@ -138,6 +140,7 @@ def teacher_made(
     Args:
         call: further arguments of the pipeline's call.
     """
+    check_text_encoders(pipeline)
     parts = []
     for start in range(0, len(prompts), batch_size):
         some = prompts[start : start + batch_size]

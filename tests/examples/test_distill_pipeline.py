@@ -15,15 +15,18 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 sys.path.append(str(Path(__file__).parents[1] / "integrations"))
-from distill_tools import reset_accelerate
+from accelerate.state import AcceleratorState
+from distill_tools import differences, reset_accelerate
 from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 
 import advloss
 from advloss_distill import LatentData, family_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "distill_pipeline.py"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 TINY = ["--cpu", "--batch-size", "8", "--iterations", "2", "--resolution", "16", "--save-every", "1"]
 
 
@@ -135,6 +138,44 @@ def test_images_from_elsewhere(
     data = tmp_path / "data.safetensors"
     assert here("cache", "--teacher", teacher, *source, "--data", data, "--device", "cpu") == 0
     assert LatentData.load(data, family_of(tiny_pipeline("dit"))).told["class_labels"].tolist() == [99]
+
+
+def test_a_run_is_watched(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = tmp_path / "data.safetensors"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    (tmp_path / "prompts.txt").write_text("goose\ntench\ngoose\n")
+    both = ("train", "--teacher", teacher, "--data", data, *TINY)
+    watched = ("--validate-every", 1, "--teacher-steps", 2, "--validation-prompts", tmp_path / "prompts.txt")
+    assert here(*both, "--out", tmp_path / "watched", *watched) == 0
+    pictures = sorted((tmp_path / "watched" / "validation").iterdir())
+    assert [picture.name for picture in pictures] == ["000001.png", "000002.png"]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (4 * 96, 3 * 96 + 24)
+    events = EventAccumulator(str(tmp_path / "watched" / "curves")).Reload()
+    assert [event.step for event in events.Scalars("discriminator/real_accuracy")] == [1, 2]
+    assert [event.step for event in events.Images("validation")] == [1, 2]
+    log = advloss.read_log(tmp_path / "watched" / "log.jsonl")
+    assert log.about["loss"] == "Hinge"
+    assert len(log.steps) == 2
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert here(*both, "--out", tmp_path / "not", "--validate-every", 0, "--tracker", "none") == 0
+    assert not {"validation", "curves"} & {path.name for path in (tmp_path / "not").iterdir()}
+    weights = [load_file(tmp_path / run / "student" / "transformer" / WEIGHTS) for run in ("watched", "not")]
+    assert not differences(*weights)
+
+
+def test_a_sick_run_is_told(
+    teacher: Path, tmp_path: Path, here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[advloss.Report] = []
+    monkeypatch.setattr(advloss.HealthMonitor, "__call__", lambda monitor, report: told.append(report))
+    data = tmp_path / "data.safetensors"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    assert here("train", "--teacher", teacher, "--data", data, "--out", tmp_path / "out", *TINY) == 0
+    assert [report.step for report in told] == [0, 1]
 
 
 def test_an_adapter_and_a_dry_run(tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
