@@ -44,10 +44,12 @@ from advloss_distill import (
     TeacherDiscriminator,
     Validation,
     check_room,
+    create_repository,
     encode,
     estimate_memory,
     family_of,
     load_pipeline,
+    push_folder,
     sampling_paths,
     save_adapter,
     save_pipeline,
@@ -144,6 +146,9 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         log_with=None if options.tracker == "none" else options.tracker,
         project_dir=options.out,
     )
+    make_optimizer = optimizer_of(options)
+    if options.push_to_hub and accelerator.is_main_process:
+        options.push_to_hub = create_repository(options.push_to_hub, private=options.private)
     set_seed(options.seed, device_specific=True)
     data = training_data(family, pipeline, options, accelerator.device)
     validation = validation_of(family, pipeline, data, options, accelerator)
@@ -177,7 +182,7 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         adversary,
         BackwardSimulation(family.diffusion, paths, spread(paths, options.batch_size)),
         data,
-        optimizer_of(options)(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
+        make_optimizer(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
         accelerator=accelerator,
         distillation_weight=options.distillation_weight,
         ema_decay=options.ema,
@@ -193,19 +198,23 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         outcome = options.out / "student"
         save(outcome, distillation.averaged_student().cpu(), family, pipeline, scheduler, paths, card(options))
         print(f"the student is in {outcome}")
+        if options.push_to_hub:
+            print(f"it is shared at {push_folder(outcome, options.push_to_hub)}")
     accelerator.end_training()
     return 0
 
 
 def optimizer_of(options: argparse.Namespace) -> type[torch.optim.Optimizer]:
-    """AdamW, or bitsandbytes' with moments of 8 bits."""
-    if not options.adam_8bit:
+    """AdamW, or bitsandbytes' with moments of 8 bits; those of a paged one may leave a full device."""
+    if options.optimizer == "adamw":
         return torch.optim.AdamW
     try:
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
     except ImportError as error:
-        raise advloss.PluginError("--adam-8bit needs bitsandbytes: pip install bitsandbytes") from error
-    return AdamW8bit
+        raise advloss.PluginError(
+            f"--optimizer {options.optimizer} needs bitsandbytes: pip install bitsandbytes"
+        ) from error
+    return PagedAdamW8bit if options.optimizer.startswith("paged") else AdamW8bit
 
 
 def run(distillation: Distillation, options: argparse.Namespace, validation: Validation | None) -> bool:
@@ -251,9 +260,12 @@ def card(options: argparse.Namespace) -> Card:
         data=options.data_words
         or f"`{options.dataset or Path(options.data or options.images or options.shards).name}`",
         settings={
-            name: value for name, value in vars(options).items() if name not in ("command", "teacher", "data_words")
+            name: value.name if isinstance(value, Path) else value  # where things lie is nobody's business
+            for name, value in vars(options).items()
+            if name not in ("command", "teacher", "data_words")
         },
         curves={name: [line[name] for line in lines] for name in shown},
+        **({"name": options.push_to_hub} if options.push_to_hub else {}),
     )
 
 
@@ -267,7 +279,7 @@ def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
         gradient_checkpointing=options.gradient_checkpointing,
         half_activations=options.mixed_precision in ("bf16", "fp16"),
         half_teacher=options.half_teacher,
-        bytes_a_moment=1 if options.adam_8bit else 4,
+        bytes_a_moment=4 if options.optimizer == "adamw" else 1,
     )
     print(estimate.table())
     return 0
@@ -324,7 +336,9 @@ def parse() -> argparse.Namespace:
     training.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
     training.add_argument("--half-teacher", action="store_true", help="keep the teacher in bfloat16")
     training.add_argument("--gradient-checkpointing", action="store_true", help="of the student")
-    training.add_argument("--adam-8bit", action="store_true", help="needs bitsandbytes")
+    training.add_argument("--optimizer", choices=("adamw", "adamw-8bit", "paged-adamw-8bit"), default="adamw")
+    training.add_argument("--push-to-hub", metavar="NAME", help="share the student on the Hugging Face hub")
+    training.add_argument("--private", action="store_true", help="share it with nobody else")
     training.add_argument("--data-words", help="what the model card says about the data")
     training.add_argument("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
     training.add_argument(

@@ -12,6 +12,8 @@ from ._family_spec import FamilySpec as FamilySpec
 from ._find_family import Families as Families
 from ._find_family import family_of as family_of
 from ._find_family import list_families as list_families
+from ._hub import create_repository as create_repository
+from ._hub import push_folder as push_folder
 from ._latent_data import LatentData as LatentData
 from ._latent_data import encode as encode
 from ._latent_data import sample_latents as sample_latents

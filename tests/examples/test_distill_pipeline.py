@@ -10,7 +10,9 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -176,6 +178,64 @@ def test_a_sick_run_is_told(
     LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
     assert here("train", "--teacher", teacher, "--data", data, "--out", tmp_path / "out", *TINY) == 0
     assert [report.step for report in told] == [0, 1]
+
+
+def test_a_student_is_shared_on_request(
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, out, called = tmp_path / "data.safetensors", tmp_path / "out", []
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    both = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--push-to-hub", "student", "--private")
+
+    def create(name: str, **options: object) -> SimpleNamespace:
+        called.append((name, options, out.exists()))
+        return SimpleNamespace(repo_id=f"someone/{name}")
+
+    def upload(*, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        called.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
+
+    with pytest.raises(advloss.OptionError, match=r"takes no model 'student' from here .*hf auth login"):
+        here(*both)  # offline, and nobody is logged in
+    assert not out.exists()
+    monkeypatch.setattr(huggingface_hub, "create_repo", create)
+    monkeypatch.setattr(huggingface_hub, "upload_folder", upload)
+    assert here(*both) == 0
+    files = ["README.md", "model_index.json", "scheduler", "transformer", "vae"]
+    assert called == [("student", {"private": True, "exist_ok": True}, False), ("someone/student", files)]
+    assert "it is shared at https://" in (printed := capsys.readouterr().out)
+    assert "/someone/student\n" in printed
+    card = (out / "student" / "README.md").read_text()
+    assert 'from_pretrained("someone/student")' in card
+    assert f"| data | {data.name} |" in card
+    monkeypatch.setattr(huggingface_hub, "upload_folder", lambda **options: 1 / 0)
+    with pytest.raises(advloss.OptionError, match=r"out/student is whole, but could not be uploaded .*`hf upload"):
+        here(*both, "--resume")
+
+
+def test_optimizers_of_8_bits(
+    teacher: Path, tmp_path: Path, here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data.safetensors"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    both = ("train", "--teacher", teacher, "--data", data, "--out", tmp_path / "out", *TINY)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "bitsandbytes.optim", None)
+        with pytest.raises(advloss.PluginError, match="--optimizer paged-adamw-8bit needs bitsandbytes: pip install"):
+            here(*both, "--optimizer", "paged-adamw-8bit")
+        assert not (tmp_path / "out").exists()
+    optim = pytest.importorskip("bitsandbytes.optim")
+    kinds: list[type] = []
+    step = optim.AdamW8bit.update_step
+    for kind in (optim.AdamW8bit, optim.PagedAdamW8bit):
+        monkeypatch.setattr(kind, "update_step", lambda self, *a: kinds.append(type(self)) or step(self, *a))
+    for name, kind in (("adamw-8bit", optim.AdamW8bit), ("paged-adamw-8bit", optim.PagedAdamW8bit)):
+        kinds.clear()
+        assert here(*both, "--optimizer", name, "--out", tmp_path / name) == 0
+        assert set(kinds) == {kind}
 
 
 def test_an_adapter_and_a_dry_run(tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
