@@ -43,6 +43,7 @@ from advloss_distill import (
     Renoising,
     TeacherDiscriminator,
     Validation,
+    check_prediction,
     check_room,
     create_repository,
     encode,
@@ -162,6 +163,7 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     scheduler = student_scheduler(family, max(options.steps))
     paths = sampling_paths(scheduler, options.steps)
     network.to(accelerator.device)
+    check_prediction(family, network, data)
     adversary = advloss.Adversary(
         TeacherDiscriminator(
             family,

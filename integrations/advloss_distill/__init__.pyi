@@ -1,5 +1,6 @@
 from ._captioned import CaptionedImages as CaptionedImages
 from ._card import Card as Card
+from ._check_prediction import check_prediction as check_prediction
 from ._denoiser import ClassConditional as ClassConditional
 from ._denoiser import Denoiser as Denoiser
 from ._denoiser import sample as sample

@@ -26,6 +26,7 @@ from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 
 import advloss
 from advloss_distill import LatentData, family_of
+from advloss_distill._latent_data import signature
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "distill_pipeline.py"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -262,3 +263,58 @@ def test_a_teacher_of_no_family_is_refused_before_training(tmp_path: Path, here:
         advloss.UnknownComponentError, match=r"StableDiffusionInpaintPipeline.*advloss_distill_families"
     ):
         here("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "none", *TINY)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--steps", 0), "steps=0"),
+        (("--steps", 1, -2), "give numbers from 1 to 1, each once"),
+        (("--steps", 4, 4), "give numbers from 1 to 4, each once"),
+        (("--steps", 1, 1001), "steps=1001; a student has from 1 to 1000"),
+        (("--resolution", 17), "multiples of 4"),
+        (("--resolution", 32), "holds latents"),
+        (("--blocks", 9), "blocks \\[9\\]"),
+        (("--batch-size", 2), "too small for the 5 steps"),
+        (("--prompts-without-text",), "there is no prompt in"),
+        (("--other-vae",), "made with another VAE"),
+        (("--no-room",), "out needs .* GB, and 0.0 GB are free"),
+    ],
+    ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
+)
+def test_what_cannot_work_is_refused_before_training(
+    options: tuple[object, ...],
+    error: str,
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    vae = tiny_pipeline("dit").vae
+    latents = LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}, signature(vae))
+    given: tuple[object, ...] = (
+        "train",
+        "--teacher",
+        teacher,
+        "--data",
+        data,
+        "--out",
+        out,
+        *TINY,
+        "--validate-every",
+        1,
+    )
+    match options[0]:
+        case "--prompts-without-text":
+            (tmp_path / "prompts.txt").write_text("\n \n")
+            options = ("--validation-prompts", tmp_path / "prompts.txt")
+        case "--other-vae":
+            latents.vae, options = 1.1 * latents.vae, ()
+        case "--no-room":
+            monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000))
+            options = ()
+    latents.save(data)
+    with pytest.raises(advloss.AdvlossError, match=error):
+        here(*given, *options)
+    assert not out.exists()
