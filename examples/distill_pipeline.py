@@ -195,10 +195,11 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")
         accelerator.end_training()
         return distillation.exit_status
+    student = distillation.averaged_student()  # in every process: where it is sharded, each has a part
     if accelerator.is_main_process:
         save = save_adapter if options.lora and options.adapter else save_pipeline
         outcome = options.out / "student"
-        save(outcome, distillation.averaged_student().cpu(), family, pipeline, scheduler, paths, card(options))
+        save(outcome, student.cpu(), family, pipeline, scheduler, paths, card(options))
         print(f"the student is in {outcome}")
         if options.push_to_hub:
             print(f"it is shared at {push_folder(outcome, options.push_to_hub)}")
@@ -234,6 +235,11 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
     with log_file as log, bar:
 
         def on_progress(progress: Progress) -> None:
+            if options.validate_every and progress.iteration % options.validate_every == 0:
+                student = distillation.averaged_student()  # in every process, as at the end
+                if validation:
+                    path = options.out / "validation" / f"{progress.iteration:06d}.png"
+                    validation.save(path, student, trackers=accelerator.trackers, iteration=progress.iteration)
             if log is None:
                 return
             numbers = progress.as_dict()
@@ -243,10 +249,6 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
             monitor(progress.report)
             bar.update()
             bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
-            if validation and progress.iteration % options.validate_every == 0:
-                path = options.out / "validation" / f"{progress.iteration:06d}.png"
-                student = distillation.averaged_student()
-                validation.save(path, student, trackers=accelerator.trackers, iteration=progress.iteration)
 
         return distillation.run(
             options.iterations, on_progress, checkpoints=options.out / "checkpoints", save_every=options.save_every

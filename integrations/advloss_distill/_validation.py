@@ -76,7 +76,7 @@ class Validation:
         made = dict(self.teacher)
         training = student.training
         student.eval()
-        with torch.random.fork_rng(), _moved([self.pipeline.vae], self.device):
+        with torch.random.fork_rng(), _moved([student, self.pipeline.vae], self.device):
             for steps in self.steps:
                 generator = self._generator()
                 noise = torch.randn(self.count, *self.family.shape, generator=generator, device=self.device)
