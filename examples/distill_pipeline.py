@@ -124,7 +124,7 @@ def validation_of(family: Family, pipeline, data, options: argparse.Namespace, a
         student_scheduler(family, max(options.steps)),
         steps=options.steps,
         teacher_steps=options.teacher_steps,
-        guidance_scale=options.guidance,
+        guidance_scale=options.validation_guidance,
         seed=options.seed,
         device=accelerator.device,
     )
@@ -314,13 +314,13 @@ def parse() -> argparse.Namespace:
     both.add_argument("--revision", help="of the teacher on the hub")
     both.add_argument("--resolution", type=int, help="side of the images (default: the teacher's)")
     both.add_argument("--batch-size", type=int, default=16, help="a process (default: %(default)s)")
-    both.add_argument("--guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
-    both.add_argument("--teacher-steps", type=int, default=28, help="of the teacher (default: %(default)s)")
     both.add_argument("--seed", type=int, default=0)
     making = commands.add_parser("cache", parents=[both], help="compute latents and embeddings")
     source = add_sources(making)
     source.add_argument("--prompts", type=Path, help="file with a prompt a line; the teacher makes the images")
     making.add_argument("--data", type=Path, required=True, help="file to write latents and embeddings to")
+    making.add_argument("--guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
+    making.add_argument("--teacher-steps", type=int, default=28, help="of the teacher (default: %(default)s)")
     making.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training = commands.add_parser("train", parents=[both], help="distil")
     add_sources(training).add_argument("--data", type=Path, help="file of latents and embeddings, from cache")
