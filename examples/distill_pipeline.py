@@ -78,8 +78,8 @@ def cache(family: Family, pipeline, options: argparse.Namespace) -> int:
     pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.prompts:
-        prompts, guidance = read_prompts(options.prompts), {"guidance_scale": options.guidance}
-        guidance["steps"] = options.teacher_steps
+        prompts = read_prompts(options.prompts)
+        guidance = {"guidance_scale": options.guidance, "steps": options.teacher_steps}
         data = teacher_made(family, pipeline, prompts, batch_size=options.batch_size, **guidance)
     else:
         images = captioned(options, family.resolution)
@@ -348,6 +348,10 @@ def parse() -> argparse.Namespace:
     training.add_argument(
         "--validation-prompts", type=Path, help="file with a prompt a line (default: some of the data)"
     )
+    training.add_argument(
+        "--validation-guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)"
+    )
+    training.add_argument("--teacher-steps", type=int, default=28, help="in the pictures (default: %(default)s)")
     training.add_argument(
         "--pictures", type=int, default=4, help="of the data at each validation (default: %(default)s)"
     )
