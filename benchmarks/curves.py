@@ -36,17 +36,21 @@ def draw(path: Path, runs: dict[str, RunLog]) -> None:
     """A panel for each of `PANELS`, a line for each run."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 2.9), dpi=110, layout="constrained")
+    figure = Figure(figsize=(12, 3.2), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(PANELS))
     for axis, (title, (name, healthy)) in zip(axes, PANELS.items()):
         if healthy:
             axis.axhspan(*healthy, color="0.92", zorder=0)
         for run, log in runs.items():
             axis.plot(*curve(log, name), label=run, linewidth=1.4)
+        if name == "gap":
+            axis.set_yscale("symlog", linthresh=0.1)
+        if name == "grad_norm":
+            axis.set_yscale("log")
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("iteration", fontsize=8)
         axis.tick_params(labelsize=7)
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), fontsize=8)
     figure.savefig(path)
 
 

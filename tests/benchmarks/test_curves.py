@@ -18,7 +18,7 @@ def test_curves_of_two_runs(tmp_path: Path) -> None:
     runs = {name: advloss.read_log(RUNS / f"{name}-0.jsonl") for name in ("healthy-ring", "discriminator-too-strong")}
     draw(tmp_path / "curves.png", runs)
     with image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (1320, 319)
+        assert picture.size == (1320, 352)
     for name, _ in PANELS.values():
         steps, values = curve(runs["healthy-ring"], name)
         assert len(steps) == len(values)
