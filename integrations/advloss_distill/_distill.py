@@ -74,9 +74,8 @@ class Distillation:
         self.denoiser, self.simulation, self.data = denoiser, simulation, data
         self.teacher = teacher.requires_grad_(False).eval().to(accelerator.device)
         self.adversary = adversary.prepare(accelerator)
-        self._plain = (
-            copy.deepcopy(student).cpu() if is_sharded(accelerator) else None
-        )  # a sharded module has no copies
+        # a sharded module cannot be copied: its average goes into a plain one
+        self._plain = copy.deepcopy(student).cpu() if is_sharded(accelerator) else None
         self.student, self.optimizer = accelerator.prepare(student, optimizer)
         self.guard = StepGuard(student, self.optimizer, accelerator=accelerator)
         self.scheduler = scheduler
