@@ -89,7 +89,8 @@ def _read(file: Path, lines: Iterable[str]) -> RunLog:
         if prefix is None and (prefix := _prefix(entry)) is None:  # of before the discriminator's start step
             others.update(dict.fromkeys(list(entry)[:6]))
             continue
-        step = next((s for name in (*_STEPS, f"{prefix}step") if (s := _number(entry.get(name))) is not None), math.nan)
+        named = (_number(entry[name]) for name in (*_STEPS, f"{prefix}step") if name in entry)
+        step = next((number for number in named if number is not None), math.nan)
         if not math.isfinite(step):
             raise LogError(f"{file}, line {number}: it has no number under 'step'; log the step beside the report")
         if log.steps and step <= log.steps[-1]:

@@ -88,6 +88,7 @@ class StepGuard:
         if self._scaler is not None:
             self._unscale()
         norm = get_total_norm([gradient for (gradient,) in gradients.values()])  # of squares, which moments are made of
+        norm = getattr(norm, "full_tensor", lambda: norm)()  # of gradients that FSDP2 has spread over processes
         scalars = [value for (value,) in given.values() if value.ndim == 0]
         finite = self._finite([norm, *scalars, *(b for (b,) in buffers.values())])
         finite = self._runtime.mean(torch.where(finite, 0.0, torch.nan)).isfinite()

@@ -3,12 +3,15 @@
 First compute latents and embeddings once, of images with captions or of the teacher's own making; then train:
 
     python examples/distill_pipeline.py cache --teacher NAME --images FOLDER --data data.safetensors
+    python examples/distill_pipeline.py cache --teacher NAME --dataset NAME --caption-column text --data data.safetensors
+    python examples/distill_pipeline.py cache --teacher NAME --shards 'data/*.tar' --data data.safetensors
     python examples/distill_pipeline.py cache --teacher NAME --prompts prompts.txt --data data.safetensors
     accelerate launch examples/distill_pipeline.py train --teacher NAME --data data.safetensors --lora 64
     python examples/distill_pipeline.py train --teacher NAME --data data.safetensors --dry-run     # how much memory?
 
-NAME is a pipeline on the hub or a folder. FOLDER has images and beside each `name.jpg` its caption `name.txt`. What comes
-out (--out) is a folder that plain diffusers opens:
+NAME is a pipeline on the hub or a folder. FOLDER has images and beside each `name.jpg` its caption `name.txt`. What is too
+much for one file is encoded while training: give `train` the images in place of --data. What comes out (--out) is a folder
+that plain diffusers opens:
 
     DiffusionPipeline.from_pretrained(out)(prompt, num_inference_steps=1, guidance_scale=0)
 """
@@ -19,33 +22,35 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from diffusers.image_processor import VaeImageProcessor
-from PIL import Image
-from torch import Tensor
+from accelerate.utils import is_tensorboard_available, set_seed
 from tqdm import tqdm
 
 import advloss
 from advloss_distill import (
     BackwardSimulation,
+    CaptionedImages,
     Card,
     Distillation,
+    EncodedImages,
     Family,
     LatentData,
     Progress,
     Renoising,
     TeacherDiscriminator,
+    Validation,
+    check_prediction,
     check_room,
+    create_repository,
     encode,
     estimate_memory,
     family_of,
     load_pipeline,
+    push_folder,
     sampling_paths,
     save_adapter,
     save_pipeline,
@@ -53,8 +58,6 @@ from advloss_distill import (
     student_scheduler,
     teacher_made,
 )
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def main() -> int:
@@ -74,29 +77,65 @@ def cache(family: Family, pipeline, options: argparse.Namespace) -> int:
     set_seed(options.seed)
     pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
-    if options.images:
-        data = encode(family, pipeline, captioned(options.images, family.resolution), options.batch_size)
-    else:
-        prompts = [line.strip() for line in options.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if options.prompts:
+        prompts = read_prompts(options.prompts)
         guidance = {"guidance_scale": options.guidance, "steps": options.teacher_steps}
         data = teacher_made(family, pipeline, prompts, batch_size=options.batch_size, **guidance)
+    else:
+        images = captioned(options, family.resolution)
+        data = encode(family, pipeline, tqdm(images, file=sys.stdout), options.batch_size)
+        print(images.account() or "every image could be read")
     data.save(options.data)
     print(f"{len(data)} samples are in {options.data}")
     return 0
 
 
-def captioned(folder: Path, side: int) -> Iterator[tuple[Tensor, str]]:
-    """Images `(3, side, side)` in [-1, 1], cut to a square, with their captions."""
-    processor = VaeImageProcessor(vae_scale_factor=1)
-    for path in tqdm(sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES), file=sys.stdout):
-        caption = path.with_suffix(".txt")
-        if not caption.exists():
-            raise advloss.InputError(f"{path} has no caption: write one to {caption}")
-        image = Image.open(path).convert("RGB")
-        cut = min(image.size)
-        left, top = (image.width - cut) // 2, (image.height - cut) // 2
-        image = image.crop((left, top, left + cut, top + cut)).resize((side, side), Image.Resampling.LANCZOS)
-        yield processor.preprocess(image)[0], caption.read_text(encoding="utf-8").strip()
+def captioned(options: argparse.Namespace, side: int) -> CaptionedImages:
+    """Where images and captions come from."""
+    if options.images:
+        return CaptionedImages.from_folder(options.images, side)
+    columns = {"image_column": options.image_column, "caption_column": options.caption_column}
+    columns = {name: column for name, column in columns.items() if column}
+    if options.shards:
+        return CaptionedImages.from_shards(options.shards, side, **columns)
+    return CaptionedImages.from_dataset(options.dataset, side, split=options.split, **columns)
+
+
+def training_data(family: Family, pipeline, options: argparse.Namespace, device: torch.device):
+    """What was computed before, or images that are encoded when they are drawn."""
+    if options.data:
+        return LatentData.load(options.data, family, pipeline.vae).to(device)
+    return EncodedImages(family, pipeline.to(device), captioned(options, family.resolution))
+
+
+def validation_of(family: Family, pipeline, data, options: argparse.Namespace, accelerator: Accelerator):
+    """Pictures of some prompts, or of some of the data; in one process."""
+    if not (0 < options.validate_every <= options.iterations and accelerator.is_main_process):
+        return None
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(options.seed)
+        told = data.conditions(options.pictures)
+        if options.validation_prompts:
+            told = family.encode(pipeline, read_prompts(options.validation_prompts))
+    return Validation(
+        family,
+        pipeline,
+        told,
+        student_scheduler(family, max(options.steps)),
+        steps=options.steps,
+        teacher_steps=options.teacher_steps,
+        guidance_scale=options.validation_guidance,
+        seed=options.seed,
+        device=accelerator.device,
+    )
+
+
+def read_prompts(path: Path) -> list[str]:
+    """A prompt a line."""
+    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise advloss.InputError(f"there is no prompt in {path}: write one a line")
+    return prompts
 
 
 def train(family: Family, pipeline, options: argparse.Namespace) -> int:
@@ -105,9 +144,15 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         cpu=options.cpu,
         mixed_precision=options.mixed_precision,
         gradient_accumulation_steps=options.accumulate,
+        log_with=None if options.tracker == "none" else options.tracker,
+        project_dir=options.out,
     )
+    make_optimizer = optimizer_of(options)
+    if options.push_to_hub and accelerator.is_main_process:
+        options.push_to_hub = create_repository(options.push_to_hub, private=options.private)
     set_seed(options.seed, device_specific=True)
-    data = LatentData.load(options.data, family, pipeline.vae).to(accelerator.device)
+    data = training_data(family, pipeline, options, accelerator.device)
+    validation = validation_of(family, pipeline, data, options, accelerator)
     network = family.network(pipeline)
     student = family.adapted(network, options.lora) if options.lora else family.student(network)
     check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
@@ -118,6 +163,7 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     scheduler = student_scheduler(family, max(options.steps))
     paths = sampling_paths(scheduler, options.steps)
     network.to(accelerator.device)
+    check_prediction(family, network, data)
     adversary = advloss.Adversary(
         TeacherDiscriminator(
             family,
@@ -138,52 +184,71 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         adversary,
         BackwardSimulation(family.diffusion, paths, spread(paths, options.batch_size)),
         data,
-        optimizer_of(options)(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
+        make_optimizer(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
         accelerator=accelerator,
         distillation_weight=options.distillation_weight,
         ema_decay=options.ema,
     )
     if options.resume:
         distillation.load(options.out / "checkpoints")
-    if not run(distillation, options):
+    if not run(distillation, options, validation):
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")
+        accelerator.end_training()
         return distillation.exit_status
+    student = distillation.averaged_student()  # in every process: where it is sharded, each has a part
     if accelerator.is_main_process:
         save = save_adapter if options.lora and options.adapter else save_pipeline
         outcome = options.out / "student"
-        save(outcome, distillation.averaged_student().cpu(), family, pipeline, scheduler, paths, card(options))
+        save(outcome, student.cpu(), family, pipeline, scheduler, paths, card(options))
         print(f"the student is in {outcome}")
+        if options.push_to_hub:
+            print(f"it is shared at {push_folder(outcome, options.push_to_hub)}")
     accelerator.end_training()
     return 0
 
 
 def optimizer_of(options: argparse.Namespace) -> type[torch.optim.Optimizer]:
-    """AdamW, or bitsandbytes' with moments of 8 bits."""
-    if not options.adam_8bit:
+    """AdamW, or bitsandbytes' with moments of 8 bits; those of a paged one may leave a full device."""
+    if options.optimizer == "adamw":
         return torch.optim.AdamW
     try:
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
     except ImportError as error:
-        raise advloss.PluginError("--adam-8bit needs bitsandbytes: pip install bitsandbytes") from error
-    return AdamW8bit
+        raise advloss.PluginError(
+            f"--optimizer {options.optimizer} needs bitsandbytes: pip install bitsandbytes"
+        ) from error
+    return PagedAdamW8bit if options.optimizer.startswith("paged") else AdamW8bit
 
 
-def run(distillation: Distillation, options: argparse.Namespace) -> bool:
-    """Distil, with a progress bar and a log line for every iteration. Returns False after Ctrl-C or SIGTERM."""
-    main_process = distillation.accelerator.is_main_process
+def run(distillation: Distillation, options: argparse.Namespace, validation: Validation | None) -> bool:
+    """Distil, with a progress bar, a log line for every iteration and pictures. Returns False after Ctrl-C or SIGTERM."""
+    accelerator, adversary = distillation.accelerator, distillation.adversary
     options.out.mkdir(parents=True, exist_ok=True)
+    if accelerator.log_with:
+        accelerator.init_trackers("curves")
+    main_process = accelerator.is_main_process
     log_file = (
         advloss.open_step_log(options.out / "log.jsonl", distillation.iteration) if main_process else nullcontext()
     )
+    monitor = advloss.HealthMonitor(adversary, data_size=len(distillation.data), generator_lr=options.lr)
     bar = tqdm(total=options.iterations, initial=distillation.iteration, disable=not main_process, file=sys.stdout)
     with log_file as log, bar:
 
         def on_progress(progress: Progress) -> None:
-            if log is not None:
-                numbers = progress.as_dict()
-                log.write(json.dumps(numbers) + "\n")
-                bar.update()
-                bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
+            if options.validate_every and progress.iteration % options.validate_every == 0:
+                student = distillation.averaged_student()  # in every process, as at the end
+                if validation:
+                    path = options.out / "validation" / f"{progress.iteration:06d}.png"
+                    validation.save(path, student, trackers=accelerator.trackers, iteration=progress.iteration)
+            if log is None:
+                return
+            numbers = progress.as_dict()
+            about = {"about": adversary.describe()} if progress.iteration == 1 else {}
+            log.write(json.dumps({**numbers, **about}) + "\n")
+            accelerator.log(numbers, step=progress.iteration)
+            monitor(progress.report)
+            bar.update()
+            bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
 
         return distillation.run(
             options.iterations, on_progress, checkpoints=options.out / "checkpoints", save_every=options.save_every
@@ -196,11 +261,15 @@ def card(options: argparse.Namespace) -> Card:
     shown = ("generator_loss", "discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy")
     return Card(
         teacher=options.teacher,
-        data=options.data_words or f"`{options.data.name}`",
+        data=options.data_words
+        or f"`{options.dataset or Path(options.data or options.images or options.shards).name}`",
         settings={
-            name: value for name, value in vars(options).items() if name not in ("command", "teacher", "data_words")
+            name: value.name if isinstance(value, Path) else value  # where things lie is nobody's business
+            for name, value in vars(options).items()
+            if name not in ("command", "teacher", "data_words")
         },
         curves={name: [line[name] for line in lines] for name in shown},
+        **({"name": options.push_to_hub} if options.push_to_hub else {}),
     )
 
 
@@ -214,10 +283,27 @@ def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
         gradient_checkpointing=options.gradient_checkpointing,
         half_activations=options.mixed_precision in ("bf16", "fp16"),
         half_teacher=options.half_teacher,
-        bytes_a_moment=1 if options.adam_8bit else 4,
+        bytes_a_moment=4 if options.optimizer == "adamw" else 1,
     )
     print(estimate.table())
     return 0
+
+
+def add_sources(parser: argparse.ArgumentParser):
+    """Options for images with captions; one of the group that is returned has to be given."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", type=Path, help="folder of images with captions")
+    source.add_argument("--dataset", help="Hugging Face data set: a name on the hub, or a folder")
+    source.add_argument("--shards", help="webdataset's tar files: a path with * in it")
+    parser.add_argument("--split", default="train", help="of --dataset (default: %(default)s)")
+    parser.add_argument("--image-column", help="of --dataset (default: image), or of --shards (default: the only one)")
+    parser.add_argument("--caption-column", help="of --dataset (default: text), or of --shards (default: txt)")
+    return source
+
+
+def tracker() -> str:
+    """TensorBoard where it is installed."""
+    return "tensorboard" if is_tensorboard_available() else "none"
 
 
 def parse() -> argparse.Namespace:
@@ -226,18 +312,18 @@ def parse() -> argparse.Namespace:
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument("--teacher", required=True, help="a pipeline on the hub, or a folder")
     both.add_argument("--revision", help="of the teacher on the hub")
-    both.add_argument("--data", type=Path, required=True, help="file of latents and embeddings")
     both.add_argument("--resolution", type=int, help="side of the images (default: the teacher's)")
     both.add_argument("--batch-size", type=int, default=16, help="a process (default: %(default)s)")
     both.add_argument("--seed", type=int, default=0)
     making = commands.add_parser("cache", parents=[both], help="compute latents and embeddings")
-    source = making.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", type=Path, help="folder of images with captions")
+    source = add_sources(making)
     source.add_argument("--prompts", type=Path, help="file with a prompt a line; the teacher makes the images")
+    making.add_argument("--data", type=Path, required=True, help="file to write latents and embeddings to")
     making.add_argument("--guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
     making.add_argument("--teacher-steps", type=int, default=28, help="of the teacher (default: %(default)s)")
     making.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training = commands.add_parser("train", parents=[both], help="distil")
+    add_sources(training).add_argument("--data", type=Path, help="file of latents and embeddings, from cache")
     training.add_argument("--out", type=Path, default=Path("runs/pipeline"), help="folder (default: %(default)s)")
     training.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
     training.add_argument("--iterations", type=int, default=5000)
@@ -254,14 +340,28 @@ def parse() -> argparse.Namespace:
     training.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
     training.add_argument("--half-teacher", action="store_true", help="keep the teacher in bfloat16")
     training.add_argument("--gradient-checkpointing", action="store_true", help="of the student")
-    training.add_argument("--adam-8bit", action="store_true", help="needs bitsandbytes")
+    training.add_argument("--optimizer", choices=("adamw", "adamw-8bit", "paged-adamw-8bit"), default="adamw")
+    training.add_argument("--push-to-hub", metavar="NAME", help="share the student on the Hugging Face hub")
+    training.add_argument("--private", action="store_true", help="share it with nobody else")
     training.add_argument("--data-words", help="what the model card says about the data")
+    training.add_argument("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
+    training.add_argument(
+        "--validation-prompts", type=Path, help="file with a prompt a line (default: some of the data)"
+    )
+    training.add_argument(
+        "--validation-guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)"
+    )
+    training.add_argument("--teacher-steps", type=int, default=28, help="in the pictures (default: %(default)s)")
+    training.add_argument(
+        "--pictures", type=int, default=4, help="of the data at each validation (default: %(default)s)"
+    )
+    training.add_argument("--tracker", default=tracker(), help="tensorboard, wandb, ... or none (default: %(default)s)")
     training.add_argument("--save-every", type=int, default=500, help="iterations between checkpoints")
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     training.add_argument("--cpu", action="store_true", help="do not use an accelerator")
     training.add_argument("--dry-run", action="store_true", help="print how much memory it takes, and stop")
     options = parser.parse_args()
-    for name in ("batch_size", "iterations", "accumulate", "save_every", "teacher_steps"):
+    for name in ("batch_size", "iterations", "accumulate", "save_every", "teacher_steps", "pictures"):
         if getattr(options, name, 1) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options

@@ -1,15 +1,20 @@
+from ._captioned import CaptionedImages as CaptionedImages
 from ._card import Card as Card
+from ._check_prediction import check_prediction as check_prediction
 from ._denoiser import ClassConditional as ClassConditional
 from ._denoiser import Denoiser as Denoiser
 from ._denoiser import sample as sample
 from ._diffusion import Diffusion as Diffusion
 from ._distill import Distillation as Distillation
 from ._distill import Progress as Progress
+from ._encoded_images import EncodedImages as EncodedImages
 from ._family import Family as Family
 from ._family_spec import FamilySpec as FamilySpec
 from ._find_family import Families as Families
 from ._find_family import family_of as family_of
 from ._find_family import list_families as list_families
+from ._hub import create_repository as create_repository
+from ._hub import push_folder as push_folder
 from ._latent_data import LatentData as LatentData
 from ._latent_data import encode as encode
 from ._latent_data import sample_latents as sample_latents
@@ -37,4 +42,5 @@ from ._teacher_made import TeacherMade as TeacherMade
 from ._trajectories import Trajectories as Trajectories
 from ._trajectories import follow as follow
 from ._trajectories import roll_out as roll_out
+from ._validation import Validation as Validation
 from .hookspecs import hookimpl as hookimpl

@@ -23,6 +23,7 @@ class Card:
         data: what it was trained on.
         settings: by name.
         curves: by name, values over training.
+        name: of the model on the hub, or where else it is found.
     """
 
     teacher: str
@@ -30,6 +31,7 @@ class Card:
     licence: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    name: str = "path/to/this/folder"
 
     def text(self, pipeline: str, family: Family, paths: Sequence[Path], adapter: str | None = None) -> str:
         """Markdown with the front matter of the Hugging Face hub; `adapter` is the scheduler's class of one."""
@@ -44,12 +46,12 @@ class Card:
             opened = [f"from diffusers import DiffusionPipeline, {adapter}", ""]
             opened += [
                 f'pipeline = DiffusionPipeline.from_pretrained("{self.teacher}")',
-                'folder = "path/to/this/folder"',
+                f'folder = "{self.name}"',
             ]
             opened += [f'pipeline.scheduler = {adapter}.from_pretrained(folder, subfolder="scheduler")']
             opened += ["pipeline.load_lora_weights(folder)"]
         else:
-            opened += ['pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")']
+            opened += [f'pipeline = DiffusionPipeline.from_pretrained("{self.name}")']
         opened += [f"image = pipeline({call}, num_inference_steps=1, guidance_scale=0).images[0]"]
         steps = [f"| {len(path)} | {', '.join(f'{t:g}' for t in path)} |" for path in paths]
         settings = [f"| {name} | {value} |" for name, value in self.settings.items()]

@@ -18,6 +18,7 @@ from advloss import Adversary, Checkpoints, Report, StepGuard, TrainingState, in
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._noised_data import NoisedData
 from advloss_distill._score import score_distillation
+from advloss_distill._sharded import Gathered, gathered_copy, is_sharded
 from advloss_distill._simulation import BackwardSimulation, Conditions, Data
 
 
@@ -73,6 +74,8 @@ class Distillation:
         self.denoiser, self.simulation, self.data = denoiser, simulation, data
         self.teacher = teacher.requires_grad_(False).eval().to(accelerator.device)
         self.adversary = adversary.prepare(accelerator)
+        # a sharded module cannot be copied: its average goes into a plain one
+        self._plain = copy.deepcopy(student).cpu() if is_sharded(accelerator) else None
         self.student, self.optimizer = accelerator.prepare(student, optimizer)
         self.guard = StepGuard(student, self.optimizer, accelerator=accelerator)
         self.scheduler = scheduler
@@ -148,9 +151,12 @@ class Distillation:
         )
 
     def averaged_student(self) -> nn.Module:
-        """A copy of the student with the averaged weights."""
-        student = copy.deepcopy(self.accelerator.unwrap_model(self.student))
-        self.ema.copy_to(trained(student))
+        """A copy of the student with the averaged weights; of a sharded one on the CPU. Call it in every process."""
+        if self._plain is None:
+            student = copy.deepcopy(self.accelerator.unwrap_model(self.student))
+            self.ema.copy_to(trained(student))
+        else:
+            student = gathered_copy(self._plain, self.student, self.ema.shadow_params)
         return student.eval()
 
     def save(self, folder: Path) -> None:
@@ -179,6 +185,8 @@ class Distillation:
         }
         if self.scheduler is not None:
             shared["scheduler"] = self.scheduler
+        if self._plain is not None:
+            shared.update({name: Gathered(shared[name]) for name in ("student", "optimizer", "ema")})
         return TrainingState(shared, {"simulation": self.simulation}, accelerator=self.accelerator)
 
     def _x0(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:

@@ -111,6 +111,7 @@ class Family(Denoiser):
 
     def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
         """What the pipeline's call is told beside `count` conditions, so that it can guide: embeddings of no prompt."""
+        check_text_encoders(pipeline)
         nothing = self.encode(pipeline, [""] * count)
         return {f"negative_{name}": value for name, value in nothing.items()}
 
@@ -178,6 +179,16 @@ class Family(Denoiser):
     @staticmethod
     def _device(pipeline: Any) -> torch.device:
         return pipeline._execution_device
+
+
+def check_text_encoders(pipeline: Any) -> None:
+    """Raise OptionError where prompts cannot be encoded, because the pipeline was saved without text encoders."""
+    encoders = {name: part for name, part in pipeline.components.items() if name.startswith("text_encoder")}
+    if encoders and not any(encoders.values()):
+        raise OptionError(
+            f"this {type(pipeline).__name__} has no text encoder, and prompts (for guidance the empty one) have to be encoded: "
+            "load one that has, or give embeddings and no guidance"
+        )
 
 
 def bare(network: Any) -> Any:

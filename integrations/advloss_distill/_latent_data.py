@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path as File
 from typing import Any, final
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from advloss import InputError, OptionError, StateError, load_state, save_state
-from advloss_distill._family import Family
+from advloss_distill._family import Family, check_text_encoders
 from advloss_distill._simulation import Conditions
 
 ALIKE = 1e-2  # 16-bit weights of one VAE differ by less
@@ -93,32 +94,34 @@ def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], b
     """Latents and embeddings of images `(3, H, W)` in [-1, 1] with their prompts (class names, for classes).
 
     Raises:
+        OptionError: the pipeline has no text encoder.
         InputError: there are no images, they have another size than `family.resolution`, or are not in [-1, 1].
     """
     parts: list[tuple[Tensor, Conditions]] = []
-    batch: list[tuple[Tensor, str]] = []
-
-    def flush() -> None:
-        images = torch.stack([image for image, _ in batch])
-        sides = (family.resolution, family.resolution)
-        if images.shape[1:] != (3, *sides) or images.min() < -1 or images.max() > 1:
-            raise InputError(
-                f"images of shape {tuple(images.shape[1:])} from {images.min():.3g} to {images.max():.3g}; give "
-                f"{(3, *sides)} in [-1, 1]"
-            )
-        vae = pipeline.vae
-        latents = family.to_latents(vae, images.to(next(vae.parameters())))
-        told = family.encode(pipeline, [prompt for _, prompt in batch])
-        parts.append((latents.float().cpu(), {name: value.cpu() for name, value in told.items()}))
-        batch.clear()
-
-    for pair in pairs:
-        batch.append(pair)
-        if len(batch) == batch_size:
-            flush()
-    if batch:
-        flush()
+    remaining = iter(pairs)
+    while batch := list(itertools.islice(remaining, batch_size)):
+        latents, told = encoded(family, pipeline, batch)
+        parts.append((latents.cpu(), {name: value.cpu() for name, value in told.items()}))
     return _together(parts, pipeline)
+
+
+@torch.no_grad()
+def encoded(family: Family, pipeline: Any, pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Conditions]:
+    """Latents `(N, C, h, w)` in 32 bits and conditions of one batch, as in `encode`."""
+    check_text_encoders(pipeline)
+    images = torch.stack([image for image, _ in pairs])
+    sides = (family.resolution, family.resolution)
+    if images.shape[1:] != (3, *sides) or images.min() < -1 or images.max() > 1:
+        raise InputError(
+            f"images of shape {tuple(images.shape[1:])} from {images.min():.3g} to {images.max():.3g}; give "
+            f"{(3, *sides)} in [-1, 1]"
+        )
+    vae = pipeline.vae
+    latents = family.to_latents(vae, images.to(next(vae.parameters())))
+    latents = (
+        latents.float().contiguous()
+    )  # as they come back from a checkpoint: random numbers are drawn in memory's order
+    return latents, family.encode(pipeline, [prompt for _, prompt in pairs])
 
 
 @torch.no_grad()
@@ -137,6 +140,7 @@ def teacher_made(
     Args:
         call: further arguments of the pipeline's call.
     """
+    check_text_encoders(pipeline)
     parts = []
     for start in range(0, len(prompts), batch_size):
         some = prompts[start : start + batch_size]

@@ -26,8 +26,10 @@ def student_scheduler(family: Family, steps: int = 4) -> Any:
     next to 0, with a step that has nothing left to do.
     """
     config = family.teacher_scheduler.config
-    if steps < 1:
-        raise OptionError(f"steps={steps}; a student has 1 or more")
+    if not 1 <= steps <= config.num_train_timesteps:
+        raise OptionError(
+            f"steps={steps}; a student has from 1 to {config.num_train_timesteps}, the teacher's timesteps"
+        )
     if family.diffusion.prediction != "flow":
         scheduler = LCMScheduler.from_config(config, original_inference_steps=steps, clip_sample=False)
         if not torch.equal(Diffusion.from_scheduler(scheduler).alpha, family.diffusion.alpha):
@@ -45,9 +47,16 @@ def student_scheduler(family: Family, steps: int = 4) -> Any:
 
 
 def sampling_paths(scheduler: Any, steps: Iterable[int] = (1, 2, 4)) -> tuple[Path, ...]:
-    """The timesteps that `scheduler` visits at each of these numbers of steps."""
-    paths = []
-    for number in steps:
+    """The timesteps that `scheduler` visits at each of these numbers of steps.
+
+    Raises:
+        OptionError: a number is given twice, or is not within the schedule.
+    """
+    numbers, paths = list(steps), []
+    most = scheduler.config.get("original_inference_steps") or scheduler.config.num_train_timesteps
+    if not numbers or len(set(numbers)) < len(numbers) or not all(1 <= number <= most for number in numbers):
+        raise OptionError(f"steps {numbers}: give numbers from 1 to {most}, each once")
+    for number in numbers:
         scheduler.set_timesteps(number)
         visited = [float(t) for t in scheduler.timesteps]
         paths.append(tuple(int(t) if t == int(t) else t for t in visited))

@@ -74,6 +74,17 @@ def test_prefix_and_header_are_not_needed(tmp_path: Path) -> None:
     assert advloss.diagnose(advloss.read_log(tmp_path / "mine.jsonl")).findings[0].cause == "discriminator-too-strong"
 
 
+@pytest.mark.parametrize("name", ["iteration", "discriminator/step"])
+def test_steps_by_another_name(name: str, tmp_path: Path) -> None:
+    """As distillation logs them."""
+    entries = map(json.loads, (RUNS / "discriminator-too-strong-0.jsonl").read_text().splitlines())
+    lines = [json.dumps({name: entry.pop("step"), **entry}) for entry in entries]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    log = advloss.read_log(tmp_path)
+    assert log.steps == advloss.read_log(RUNS / "discriminator-too-strong-0.jsonl").steps
+    assert advloss.diagnose(log).findings[0].cause == "discriminator-too-strong"
+
+
 # -- bad logs -----------------------------------------------------------------------------------------------------
 
 LINES = (RUNS / "healthy-ring-0.jsonl").read_text().splitlines()

@@ -7,22 +7,29 @@ import os
 import runpy
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 sys.path.append(str(Path(__file__).parents[1] / "integrations"))
-from distill_tools import reset_accelerate
+from accelerate.state import AcceleratorState
+from distill_tools import differences, reset_accelerate
 from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 
 import advloss
 from advloss_distill import LatentData, family_of
+from advloss_distill._latent_data import signature
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "distill_pipeline.py"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 TINY = ["--cpu", "--batch-size", "8", "--iterations", "2", "--resolution", "16", "--save-every", "1"]
 
 
@@ -87,29 +94,149 @@ def test_from_a_teacher_to_a_student_that_plain_diffusers_opens(
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["iteration"] == 3
 
 
-def test_images_with_captions(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
-    folder = tmp_path / "images"
+def test_images_with_captions(
+    teacher: Path, tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = tmp_path / "images", tmp_path / "data.safetensors"
     folder.mkdir()
-    for i, label in enumerate(("goose", "tench")):
-        Image.new("RGB", (20, 30), (250 * i, 0, 0)).save(folder / f"{i}.png")
+    for i, label in enumerate(("goose", "tench", "goose")):
+        Image.new("RGB", (20, 30), (120 * i, 0, 0)).save(folder / f"{i}.png")
         (folder / f"{i}.txt").write_text(label + "\n")
-    options = (
-        "cache",
-        "--teacher",
-        teacher,
-        "--images",
-        folder,
-        "--data",
-        tmp_path / "data.safetensors",
-        "--device",
-        "cpu",
-    )
-    assert here(*options) == 0
-    data = LatentData.load(tmp_path / "data.safetensors", family_of(tiny_pipeline("dit")))
-    assert data.told["class_labels"].tolist() == [99, 0]
+    (folder / "2.png").write_bytes(b"no image")
+    both = ("--teacher", teacher, "--images", folder)
+    assert here("cache", *both, "--data", data, "--device", "cpu") == 0
+    assert "1 of 3 images could not be read and were skipped" in (printed := capsys.readouterr().out)
+    assert str(folder / "2.png") in printed
+    assert LatentData.load(data, family_of(tiny_pipeline("dit"))).told["class_labels"].tolist() == [99, 0]
+    assert here("train", *both, "--out", tmp_path / "out", *TINY) == 0  # the same images, encoded when they are drawn
+    assert "- Data: `images`" in (tmp_path / "out" / "student" / "README.md").read_text()
     (folder / "1.txt").unlink()
-    with pytest.raises(advloss.InputError, match=r"1\.png has no caption: write one to .*1\.txt"):
-        here(*options)
+    with pytest.raises(advloss.InputError, match=r"1 of 3 images have no caption: .*1\.png"):
+        here("cache", *both, "--data", data, "--device", "cpu")
+    with pytest.raises(SystemExit):
+        here("train", *both, "--data", data, *TINY)
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["shards", "dataset"])
+def test_images_from_elsewhere(
+    kind: str, teacher: Path, tmp_path: Path, here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "source").mkdir()
+    Image.new("RGB", (16, 16), (200, 0, 0)).save(tmp_path / "a.png")
+    if kind == "shards":
+        (tmp_path / "a.txt").write_text("goose")
+        with tarfile.open(tmp_path / "source" / "0.tar", "w") as shard:
+            for name in ("a.png", "a.txt"):
+                shard.add(tmp_path / name, name)
+        source: tuple[object, ...] = ("--shards", tmp_path / "source" / "*.tar", "--image-column", "png")
+    else:
+        features = datasets.Features({"picture": datasets.Image(), "words": datasets.Value("string")})
+        rows = {"picture": [Image.open(tmp_path / "a.png")], "words": ["goose"]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "source" / "test.parquet")
+        source = ("--dataset", tmp_path / "source", "--split", "test", "--image-column", "picture")
+        source = (*source, "--caption-column", "words")
+    data = tmp_path / "data.safetensors"
+    assert here("cache", "--teacher", teacher, *source, "--data", data, "--device", "cpu") == 0
+    assert LatentData.load(data, family_of(tiny_pipeline("dit"))).told["class_labels"].tolist() == [99]
+
+
+def test_a_run_is_watched(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = tmp_path / "data.safetensors"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    (tmp_path / "prompts.txt").write_text("goose\ntench\ngoose\n")
+    both = ("train", "--teacher", teacher, "--data", data, *TINY)
+    watched = ("--validate-every", 1, "--teacher-steps", 2, "--validation-prompts", tmp_path / "prompts.txt")
+    assert here(*both, "--out", tmp_path / "watched", *watched) == 0
+    pictures = sorted((tmp_path / "watched" / "validation").iterdir())
+    assert [picture.name for picture in pictures] == ["000001.png", "000002.png"]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (4 * 96, 3 * 96 + 24)
+    events = EventAccumulator(str(tmp_path / "watched" / "curves")).Reload()
+    assert [event.step for event in events.Scalars("discriminator/real_accuracy")] == [1, 2]
+    assert [event.step for event in events.Images("validation")] == [1, 2]
+    log = advloss.read_log(tmp_path / "watched" / "log.jsonl")
+    assert log.about["loss"] == "Hinge"
+    assert len(log.steps) == 2
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert here(*both, "--out", tmp_path / "not", "--validate-every", 0, "--tracker", "none") == 0
+    assert not {"validation", "curves"} & {path.name for path in (tmp_path / "not").iterdir()}
+    weights = [load_file(tmp_path / run / "student" / "transformer" / WEIGHTS) for run in ("watched", "not")]
+    assert not differences(*weights)
+
+
+def test_a_sick_run_is_told(
+    teacher: Path, tmp_path: Path, here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[advloss.Report] = []
+    monkeypatch.setattr(advloss.HealthMonitor, "__call__", lambda monitor, report: told.append(report))
+    data = tmp_path / "data.safetensors"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    assert here("train", "--teacher", teacher, "--data", data, "--out", tmp_path / "out", *TINY) == 0
+    assert [report.step for report in told] == [0, 1]
+
+
+def test_a_student_is_shared_on_request(
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, out, called = tmp_path / "data.safetensors", tmp_path / "out", []
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    both = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--push-to-hub", "student", "--private")
+
+    def create(name: str, **options: object) -> SimpleNamespace:
+        called.append((name, options, out.exists()))
+        return SimpleNamespace(repo_id=f"someone/{name}")
+
+    def upload(*, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        called.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
+
+    with pytest.raises(advloss.OptionError, match=r"takes no model 'student' from here .*hf auth login"):
+        here(*both)  # offline, and nobody is logged in
+    assert not out.exists()
+    monkeypatch.setattr(huggingface_hub, "create_repo", create)
+    monkeypatch.setattr(huggingface_hub, "upload_folder", upload)
+    assert here(*both) == 0
+    files = ["README.md", "model_index.json", "scheduler", "transformer", "vae"]
+    assert called == [("student", {"private": True, "exist_ok": True}, False), ("someone/student", files)]
+    assert "it is shared at https://" in (printed := capsys.readouterr().out)
+    assert "/someone/student\n" in printed
+    card = (out / "student" / "README.md").read_text()
+    assert 'from_pretrained("someone/student")' in card
+    assert f"| data | {data.name} |" in card
+    monkeypatch.setattr(huggingface_hub, "upload_folder", lambda **options: 1 / 0)
+    with pytest.raises(advloss.OptionError, match=r"out/student is whole, but could not be uploaded .*`hf upload"):
+        here(*both, "--resume")
+
+
+def test_optimizers_of_8_bits(
+    teacher: Path, tmp_path: Path, here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data.safetensors"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    both = ("train", "--teacher", teacher, "--data", data, "--out", tmp_path / "out", *TINY)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "bitsandbytes.optim", None)
+        with pytest.raises(advloss.PluginError, match="--optimizer paged-adamw-8bit needs bitsandbytes: pip install"):
+            here(*both, "--optimizer", "paged-adamw-8bit")
+        assert not (tmp_path / "out").exists()
+    optim = pytest.importorskip("bitsandbytes.optim")
+    kinds: list[type] = []
+    step = optim.AdamW8bit.update_step
+    for kind in (optim.AdamW8bit, optim.PagedAdamW8bit):
+        monkeypatch.setattr(kind, "update_step", lambda self, *a: kinds.append(type(self)) or step(self, *a))
+    for name, kind in (("adamw-8bit", optim.AdamW8bit), ("paged-adamw-8bit", optim.PagedAdamW8bit)):
+        kinds.clear()
+        assert here(*both, "--optimizer", name, "--out", tmp_path / name) == 0
+        assert set(kinds) == {kind}
 
 
 def test_an_adapter_and_a_dry_run(tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,3 +263,58 @@ def test_a_teacher_of_no_family_is_refused_before_training(tmp_path: Path, here:
         advloss.UnknownComponentError, match=r"StableDiffusionInpaintPipeline.*advloss_distill_families"
     ):
         here("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "none", *TINY)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--steps", 0), "steps=0"),
+        (("--steps", 1, -2), "give numbers from 1 to 1, each once"),
+        (("--steps", 4, 4), "give numbers from 1 to 4, each once"),
+        (("--steps", 1, 1001), "steps=1001; a student has from 1 to 1000"),
+        (("--resolution", 17), "multiples of 4"),
+        (("--resolution", 32), "holds latents"),
+        (("--blocks", 9), "blocks \\[9\\]"),
+        (("--batch-size", 2), "too small for the 5 steps"),
+        (("--prompts-without-text",), "there is no prompt in"),
+        (("--other-vae",), "made with another VAE"),
+        (("--no-room",), "out needs .* GB, and 0.0 GB are free"),
+    ],
+    ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
+)
+def test_what_cannot_work_is_refused_before_training(
+    options: tuple[object, ...],
+    error: str,
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    vae = tiny_pipeline("dit").vae
+    latents = LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}, signature(vae))
+    given: tuple[object, ...] = (
+        "train",
+        "--teacher",
+        teacher,
+        "--data",
+        data,
+        "--out",
+        out,
+        *TINY,
+        "--validate-every",
+        1,
+    )
+    match options[0]:
+        case "--prompts-without-text":
+            (tmp_path / "prompts.txt").write_text("\n \n")
+            options = ("--validation-prompts", tmp_path / "prompts.txt")
+        case "--other-vae":
+            latents.vae, options = 1.1 * latents.vae, ()
+        case "--no-room":
+            monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000))
+            options = ()
+    latents.save(data)
+    with pytest.raises(advloss.AdvlossError, match=error):
+        here(*given, *options)
+    assert not out.exists()

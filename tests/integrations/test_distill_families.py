@@ -152,7 +152,9 @@ class Latents:
         return torch.randn(len(next(iter(condition.values()))), *self.family.shape)
 
 
-def tiny_run(pipeline: Any, family: Family, student: nn.Module, accelerator: Accelerator) -> Distillation:
+def tiny_run(
+    pipeline: Any, family: Family, student: nn.Module, accelerator: Accelerator, optimizer: Any = torch.optim.Adam
+) -> Distillation:
     paths = sampling_paths(student_scheduler(family))
     simulation = BackwardSimulation(family.diffusion, paths, spread(paths, 8))
     adversary = advloss.Adversary(
@@ -160,7 +162,6 @@ def tiny_run(pipeline: Any, family: Family, student: nn.Module, accelerator: Acc
         loss="relativistic",
         regularizers={"r1": {"weight": 0.01, "method": "finite-difference"}},
     )
-    optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=1e-4)
     return Distillation(
         family,
         pipeline.components[family.part],
@@ -168,7 +169,7 @@ def tiny_run(pipeline: Any, family: Family, student: nn.Module, accelerator: Acc
         adversary,
         simulation,
         Latents(family),
-        optimizer,
+        optimizer([p for p in student.parameters() if p.requires_grad], lr=1e-4),
         accelerator=accelerator,
         distillation_weight=1.0,
     )

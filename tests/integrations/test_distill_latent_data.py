@@ -10,6 +10,7 @@ from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 
 from advloss import InputError, OptionError, PluginError, StateError
 from advloss_distill import LatentData, encode, family_of, load_pipeline, sample_latents, teacher_made
+from advloss_distill._family import check_text_encoders
 
 NAMES = sorted(FAMILIES)
 
@@ -102,3 +103,16 @@ def test_a_teacher_is_loaded_from_its_folder(name: str, tmp_path: Path) -> None:
 def test_a_teacher_that_is_not_there() -> None:
     with pytest.raises(PluginError, match=r"'/no/such' could not be loaded.*model_index\.json"):
         load_pipeline("/no/such")
+
+
+def test_prompts_need_a_text_encoder() -> None:
+    pipeline, family = tiny_family("stable-diffusion-3")
+    for ask in (
+        lambda: encode(family, pipeline, [(torch.zeros(3, 16, 16), "a goose")]),
+        lambda: teacher_made(family, pipeline, ["a goose"], guidance_scale=4.0, steps=2),
+        lambda: family.negative(pipeline, 2),
+    ):
+        with pytest.raises(OptionError, match="this StableDiffusion3Pipeline has no text encoder"):
+            ask()
+    pipeline.register_modules(text_encoder_2=torch.nn.Identity())
+    check_text_encoders(pipeline)  # SD3 is often loaded without its third

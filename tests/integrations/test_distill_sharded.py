@@ -1,0 +1,55 @@
+"""Two processes share one student's weights (FSDP2): it learns what an unshared one learns, and is saved whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gloo
+import pytest
+import torch
+from distill_tools import differences
+
+from advloss import OptionError
+from advloss_distill._sharded import is_sharded
+
+SCRIPT = Path(__file__).with_name("sharded_two_processes.py")
+SECONDS = 400
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    out = tmp_path_factory.mktemp("sharded")
+    gloo.run(SCRIPT, out, seconds=SECONDS).check()
+    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapter"])
+def test_sharded_or_not_the_student_learns_the_same(ranks: list[dict[str, Any]], kind: str) -> None:
+    one, other = (rank[f"fsdp {kind}"] for rank in ranks)
+    assert not differences(one["student"], other["student"])
+    assert not differences(one["discriminator"], other["discriminator"])
+    reference = ranks[0][f"ddp {kind}"]
+    assert reference["sharded"] == 0
+    assert one["sharded"] == 1
+    assert one["teacher"] == 0
+    assert max(one["held"], other["held"]) < 0.7 * reference["held"]
+    for part in ("student", "discriminator"):
+        torch.testing.assert_close(one[part], reference[part], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapter"])
+def test_a_sharded_student_resumes_bit_by_bit(ranks: list[dict[str, Any]], kind: str) -> None:
+    for rank in ranks:
+        one, other = rank[f"fsdp {kind}"], rank[f"resumed {kind}"]
+        assert one["held"] == other["held"]
+        assert not differences(one["student"], other["student"])
+        assert not differences(one["discriminator"], other["discriminator"])
+
+
+def test_the_first_version_of_fsdp_is_refused() -> None:
+    accelerator = SimpleNamespace(distributed_type="DistributedType.FSDP", is_fsdp2=False)
+    with pytest.raises(OptionError, match="set fsdp_version: 2"):
+        is_sharded(accelerator)
+    assert not is_sharded(SimpleNamespace(distributed_type="DistributedType.MULTI_CPU"))
