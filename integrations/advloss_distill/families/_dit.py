@@ -9,6 +9,7 @@ import torch
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
+from advloss import OptionError
 from advloss_distill._family import Family
 from advloss_distill._simulation import Conditions
 
@@ -42,6 +43,14 @@ class DiT(Family):
 
     def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
         return {}
+
+    def nothing(self, pipeline: Any, prompt: str = "") -> Conditions:
+        """The class that stands for none."""
+        if prompt:
+            raise OptionError(
+                f"a {self.name} is told classes: there is no negative prompt, which noise-free score distillation needs"
+            )
+        return {"class_labels": torch.tensor([pipeline.transformer.config.num_embeds_ada_norm])}
 
     def text(self, condition: Conditions) -> Tensor | None:
         return None
