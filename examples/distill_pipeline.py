@@ -5,6 +5,7 @@ First compute latents and embeddings once, of images with captions or of the tea
     python examples/distill_pipeline.py cache --teacher NAME --images FOLDER --data data.safetensors
     python examples/distill_pipeline.py cache --teacher NAME --prompts prompts.txt --data data.safetensors
     accelerate launch examples/distill_pipeline.py train --teacher NAME --data data.safetensors --lora 64
+    accelerate launch examples/distill_pipeline.py train --teacher NAME --data data.safetensors --method dmd2 --guidance 8
     python examples/distill_pipeline.py train --teacher NAME --data data.safetensors --dry-run     # how much memory?
 
 NAME is a pipeline on the hub or a folder. FOLDER has images and beside each `name.jpg` its caption `name.txt`. What comes
@@ -33,14 +34,11 @@ from tqdm import tqdm
 
 import advloss
 from advloss_distill import (
-    BackwardSimulation,
     Card,
     Distillation,
     Family,
     LatentData,
     Progress,
-    Renoising,
-    TeacherDiscriminator,
     check_room,
     encode,
     estimate_memory,
@@ -49,19 +47,36 @@ from advloss_distill import (
     sampling_paths,
     save_adapter,
     save_pipeline,
-    spread,
     student_scheduler,
     teacher_made,
 )
+from advloss_distill.methods import METHODS, Setup, build_method
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
+CURVES = (
+    *("generator_loss", "distillation_loss"),
+    *("discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy"),
+)
+OF_METHODS = (
+    *(
+        "discriminator",
+        "pixels",
+        "crop",
+        "chunk",
+        "image_condition",
+        "score_weights",
+        "distillation_weight",
+        "guidance",
+    ),
+    *("discriminator_steps", "adversary_weight", "skip", "renoise", "blocks", "misaligned", "r1_method", "r1_weight"),
+)
 
 
 def main() -> int:
     options = parse()
     pipeline = load_pipeline(options.teacher, revision=options.revision)
-    renoising = Renoising(*options.renoise) if options.command == "train" else None
-    family = family_of(pipeline, resolution=options.resolution, renoising=renoising)
+    family = family_of(pipeline, resolution=options.resolution)
     if options.command == "cache":
         return cache(family, pipeline, options)
     if options.dry_run:
@@ -100,7 +115,7 @@ def captioned(folder: Path, side: int) -> Iterator[tuple[Tensor, str]]:
 
 
 def train(family: Family, pipeline, options: argparse.Namespace) -> int:
-    """LADD (arXiv:2403.12015), with backward simulation in place of noised data (arXiv:2405.14867)."""
+    """By the method of --method; what each computes is in docs/pipelines.md."""
     accelerator = Accelerator(
         cpu=options.cpu,
         mixed_precision=options.mixed_precision,
@@ -109,39 +124,36 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     set_seed(options.seed, device_specific=True)
     data = LatentData.load(options.data, family, pipeline.vae).to(accelerator.device)
     network = family.network(pipeline)
-    student = family.adapted(network, options.lora) if options.lora else family.student(network)
-    check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
-    if options.gradient_checkpointing:
-        student.enable_gradient_checkpointing()
-    if options.half_teacher:
-        network.to(torch.bfloat16)
     scheduler = student_scheduler(family, max(options.steps))
     paths = sampling_paths(scheduler, options.steps)
     network.to(accelerator.device)
-    adversary = advloss.Adversary(
-        TeacherDiscriminator(
-            family,
-            network,
-            {name: value[:1] for name, value in data.told.items()},
-            blocks=options.blocks,
-            num_classes=1000 if "class_labels" in family.takes else None,
-        ),
-        loss="hinge",
-        regularizers={"r1": {"weight": options.r1, "method": "finite-difference", "every": 4}} if options.r1 else (),
+    setup = Setup(
+        family=family,
+        pipeline=pipeline,
+        data=data,
+        example={name: value[:1] for name, value in data.told.items()},
+        paths=paths,
+        batch_size=options.batch_size,
+        lora=options.lora,
         optimizer=functools.partial(torch.optim.AdamW, lr=options.discriminator_lr, betas=(0.0, 0.99)),
+        backward_simulation=options.backward_simulation,
     )
+    method = build_method(options.method, setup, **given(options))
+    student = method.student
+    if options.half_teacher:
+        network.to(torch.bfloat16)
+    check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
+    if options.gradient_checkpointing:
+        student.enable_gradient_checkpointing()
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     distillation = Distillation(
         family,
         network,
-        student,
-        adversary,
-        BackwardSimulation(family.diffusion, paths, spread(paths, options.batch_size)),
-        data,
-        optimizer_of(options)(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
+        data=data,
+        optimizer=optimizer_of(options)(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
         accelerator=accelerator,
-        distillation_weight=options.distillation_weight,
         ema_decay=options.ema,
+        **method.arguments(),
     )
     if options.resume:
         distillation.load(options.out / "checkpoints")
@@ -155,6 +167,16 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         print(f"the student is in {outcome}")
     accelerator.end_training()
     return 0
+
+
+def given(options: argparse.Namespace) -> dict:
+    """Options of the method that were given; `build_method` refuses those that it does not take."""
+    found = {name: getattr(options, name) for name in OF_METHODS if getattr(options, name) is not None}
+    if "discriminator" in found:
+        found["discriminator"] = advloss.parse_component(found["discriminator"])
+    if "guidance" in found and not options.method.startswith("lcm"):
+        found["guidance"] = found["guidance"][0]
+    return found
 
 
 def optimizer_of(options: argparse.Namespace) -> type[torch.optim.Optimizer]:
@@ -183,7 +205,9 @@ def run(distillation: Distillation, options: argparse.Namespace) -> bool:
                 numbers = progress.as_dict()
                 log.write(json.dumps(numbers) + "\n")
                 bar.update()
-                bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
+                bar.set_postfix(
+                    {name.split("/")[-1]: f"{numbers[name]:.2f}" for name in SHOWN & numbers.keys()}, refresh=False
+                )
 
         return distillation.run(
             options.iterations, on_progress, checkpoints=options.out / "checkpoints", save_every=options.save_every
@@ -193,14 +217,13 @@ def run(distillation: Distillation, options: argparse.Namespace) -> bool:
 def card(options: argparse.Namespace) -> Card:
     """What a reader of the model has to know."""
     lines = [json.loads(line) for line in (options.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    shown = ("generator_loss", "discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy")
     return Card(
         teacher=options.teacher,
         data=options.data_words or f"`{options.data.name}`",
         settings={
             name: value for name, value in vars(options).items() if name not in ("command", "teacher", "data_words")
         },
-        curves={name: [line[name] for line in lines] for name in shown},
+        curves={name: [line[name] for line in lines] for name in CURVES if name in lines[0]},
     )
 
 
@@ -241,14 +264,35 @@ def parse() -> argparse.Namespace:
     training.add_argument("--out", type=Path, default=Path("runs/pipeline"), help="folder (default: %(default)s)")
     training.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
     training.add_argument("--iterations", type=int, default=5000)
+    training.add_argument("--method", choices=METHODS, default="ladd", help="(default: %(default)s)")
     training.add_argument("--lora", type=int, default=0, metavar="RANK", help="train an adapter of this rank")
     training.add_argument("--adapter", action="store_true", help="save the adapter alone, not merged")
     training.add_argument("--lr", type=float, default=1e-5, help="of the student (default: %(default)s)")
     training.add_argument("--discriminator-lr", type=float, default=1e-4, help="(default: %(default)s)")
-    training.add_argument("--r1", type=float, default=1e-5, help="weight of R1 (default: %(default)s)")
-    training.add_argument("--blocks", type=int, nargs="+", help="of the teacher that are judged (default: all)")
-    training.add_argument("--renoise", type=float, nargs=2, default=[1.0, 1.0], metavar=("MEAN", "STD"))
-    training.add_argument("--distillation-weight", type=float, default=0.0, help="of the teacher's term, ADD's 2.5")
+    of_method = training.add_argument_group("of methods", "docs/pipelines.md says which takes which, and defaults")
+    add = of_method.add_argument
+    add("--discriminator", help="add, adversarial: as name:option=value, for example dino:backbone=NAME")
+    add("--pixels", action="store_true", default=None, help="adversarial: judge decoded images")
+    add("--crop", type=int, help="side of a window of decoded images, in pixels")
+    add("--chunk", type=int, help="samples that are decoded at once")
+    add("--image-condition", action="store_true", default=None, help="add: tell an embedding of the real image")
+    add("--score-weights", choices=("exponential", "sds", "nfsd"), help="add")
+    add("--distillation-weight", type=float, help="of the teacher's term")
+    add(
+        "--guidance",
+        type=float,
+        nargs="+",
+        help="of the teacher's answers; two for lcm draw from a range, which is told",
+    )
+    add("--discriminator-steps", type=int, help="dmd2: of the fake score, for one of the student")
+    add("--adversary-weight", type=float, help="dmd2, lcm-ladd")
+    add("--skip", type=int, help="lcm: timesteps of a solver's step")
+    add("--renoise", type=float, nargs=2, metavar=("MEAN", "STD"), help="logit of the noise level that is judged")
+    add("--blocks", type=int, nargs="+", help="of the network whose features are judged")
+    add("--misaligned", type=float, metavar="SHARE", help="of real samples that are fakes, with other prompts")
+    add("--r1", dest="r1_method", choices=("head-inputs", "finite-difference", "exact"))
+    add("--r1-weight", type=float)
+    add("--backward-simulation", action=argparse.BooleanOptionalAction, help="train on the student's own samples")
     training.add_argument("--ema", type=float, default=0.995)
     training.add_argument("--accumulate", type=int, default=1, metavar="BATCHES")
     training.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))

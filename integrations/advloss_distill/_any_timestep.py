@@ -32,6 +32,8 @@ class AnyTimestep:
         steps: `(N,)`, the fourth of the schedule that each lies in, 0 with the least noise.
     """
 
+    num_steps = LEVELS
+
     def __init__(
         self,
         diffusion: Diffusion,

@@ -127,7 +127,7 @@ def _noise_free(
     told = denoiser.x0(teacher, noisy, timesteps, condition)
     untold = denoiser.x0(teacher, noisy, timesteps, repeated(guidance.nothing, noisy))
     unwanted = denoiser.x0(teacher, noisy, timesteps, repeated(negative, noisy))
-    little = (timesteps < LITTLE_NOISE * len(diffusion.alpha)).view(-1, *[1] * (x0.ndim - 1))
+    little = (timesteps < LITTLE_NOISE * (len(diffusion.alpha) - 1)).view(-1, *[1] * (x0.ndim - 1))
     alpha, sigma = (diffusion.at(levels, timesteps, x0) for levels in (diffusion.alpha, diffusion.sigma))
     whole = untold - x0 - sigma / torch.where(little, alpha, 1.0) * noise
     return x0 + torch.where(little, whole, untold - unwanted) + guidance.scale * (told - untold)

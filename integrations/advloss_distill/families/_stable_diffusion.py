@@ -32,7 +32,7 @@ class _UNet(Family):
         """As latent consistency models have it: the pipeline's `guidance_scale` goes into the time embedding."""
         student: Any = super().student(teacher)
         with torch.device("meta"):
-            told: Any = type(student).from_config({**student.config, "time_cond_proj_dim": GUIDANCE})
+            told: Any = type(student).from_config(student.config, time_cond_proj_dim=GUIDANCE)
         projection = torch.zeros_like(told.time_embedding.cond_proj.weight, device=next(student.parameters()).device)
         told.load_state_dict({**student.state_dict(), "time_embedding.cond_proj.weight": projection}, assign=True)
         return told.train().requires_grad_(True)

@@ -1,0 +1,10 @@
+from ._add import add as add
+from ._adversarial import adversarial as adversarial
+from ._build import METHODS as METHODS
+from ._build import build_method as build_method
+from ._dmd2 import dmd2 as dmd2
+from ._ladd import ladd as ladd
+from ._lcm import lcm as lcm
+from ._lcm import lcm_ladd as lcm_ladd
+from ._setup import Method as Method
+from ._setup import Setup as Setup
