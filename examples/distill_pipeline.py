@@ -223,7 +223,8 @@ def card(options: argparse.Namespace) -> Card:
         settings={
             name: value for name, value in vars(options).items() if name not in ("command", "teacher", "data_words")
         },
-        curves={name: [line[name] for line in lines] for name in CURVES if name in lines[0]},
+        guidance_scale=sum(options.guidance) / 2 if options.guidance and len(options.guidance) == 2 else 0,
+        curves={name: [line[name] for line in lines] for name in CURVES if all(name in line for line in lines)},
     )
 
 

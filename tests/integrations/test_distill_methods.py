@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from advloss_distill import (
     NoisedData,
     TeacherDiscriminator,
     save_pipeline,
+    student_scheduler,
 )
 from advloss_distill.methods import METHODS, build_method
 
@@ -63,8 +65,8 @@ def test_a_student_is_trained_saved_and_sampled_by_plain_diffusers(
     assert not differences(vae, pipeline.vae.state_dict())
     assert judge is None or differences(judge, built.adversary.discriminator.state_dict())
 
-    scheduler = student_scheduler_of(setup)
-    save_pipeline(tmp_path / "out", distillation.averaged_student(), family, pipeline, scheduler, setup.paths, CARD)
+    student, scheduler = distillation.averaged_student(), student_scheduler(family)
+    save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, setup.paths, CARD)
     opened = DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES[name].missing)
     opened.set_progress_bar_config(disable=True)
     for steps in (1, 4):
@@ -74,10 +76,31 @@ def test_a_student_is_trained_saved_and_sampled_by_plain_diffusers(
         assert torch.as_tensor(images).isfinite().all()
 
 
-def student_scheduler_of(setup: Any) -> Any:
-    from advloss_distill import student_scheduler
-
-    return student_scheduler(setup.family)
+@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl"])
+def test_plain_diffusers_tells_a_student_its_guidance(name: str, tmp_path: Path, accelerator: Accelerator) -> None:
+    setup = tiny_setup(name)
+    distillation, _ = tiny_method_run("lcm", setup, accelerator, guidance=(2.0, 9.0))
+    distillation.run(1)
+    student: Any = distillation.averaged_student()
+    student.time_embedding.cond_proj.weight.data.normal_()  # as after much training
+    save_pipeline(
+        tmp_path / "out",
+        student,
+        setup.family,
+        setup.pipeline,
+        student_scheduler(setup.family),
+        setup.paths,
+        dataclasses.replace(CARD, guidance_scale=5.5),
+    )
+    assert "num_inference_steps=1, guidance_scale=5.5)" in (tmp_path / "out" / "README.md").read_text()
+    opened = DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES[name].missing)
+    opened.set_progress_bar_config(disable=True)
+    told, images = setup.family.arguments(tiny_conditions(setup.family, 2)), []
+    for scale in (3.0, 3.0, 8.0):
+        call = {**FAMILIES[name].call, "num_inference_steps": 4, "guidance_scale": scale, "output_type": "pt"}
+        images.append(opened(**told, **call, generator=torch.manual_seed(0)).images)
+    torch.testing.assert_close(images[0], images[1])
+    assert not torch.allclose(images[0], images[2])
 
 
 def everything(distillation: Any) -> dict[str, Any]:
