@@ -149,6 +149,10 @@ class Family(Denoiser):
         mask = condition.get("prompt_attention_mask", embeds.new_ones(embeds.shape[:2])).to(embeds.dtype)
         return (embeds * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
+    def num_classes(self, network: Any) -> int | None:
+        """For classes in place of prompts, how many `network` knows; ``judged`` then has a ``"class"``."""
+        return None
+
     def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
         text = self.text(condition)
         noise = self.renoising.draw(self.diffusion, self.shape, steps) if self.renoising else {}

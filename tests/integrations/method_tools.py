@@ -17,7 +17,7 @@ PROMPTED = GUIDED - {"dit"}
 NEEDS: dict[str, dict[str, Any]] = {
     "ladd": {},
     "add": {"discriminator": DINO},
-    "adversarial": {"discriminator": ("projection", {"width": 8, "resolution": 8, "architecture": "convolutional"})},
+    "adversarial": {"discriminator": ("projection", {"width": 8, "architecture": "convolutional"})},
     "dmd2": {"discriminator_steps": 2},
     "lcm": {},
     "lcm-ladd": {},

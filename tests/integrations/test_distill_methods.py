@@ -271,3 +271,40 @@ def test_a_discriminator_that_takes_no_condition_is_told_nothing(accelerator: Ac
     options = {"discriminator": ("patch", {"depth": 1, "width": 8, "norm": "none"})}
     distillation, _ = tiny_method_run("adversarial", tiny_setup("stable-diffusion"), accelerator, **options)
     distillation.run(1)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "teacher", "students", "fake"),
+    [
+        ("ladd", {}, 3.5, 1, 0),
+        ("ladd", {"r1_method": "head-inputs"}, 3.25, 1, 0),
+        ("add", {}, 1, 1, 0),
+        ("add", {"guidance": 2.0}, 2, 1, 0),
+        ("add", {"score_weights": "nfsd"}, 3, 1, 0),
+        ("adversarial", {}, 0, 1, 0),
+        ("dmd2", {"discriminator_steps": 5}, 1, 5, 17),
+        ("dmd2", {"guidance": 2.0, "discriminator_steps": 2}, 2, 2, 8),
+        ("lcm", {}, 1, 2, 0),  # the other one is the average's
+        ("lcm-ladd", {"guidance": (2.0,)}, 5.5, 2, 0),
+    ],
+)
+def test_methods_cost_what_the_docs_say(
+    method: str, options: dict[str, Any], teacher: float, students: int, fake: int, accelerator: Accelerator
+) -> None:
+    """Samples that pass each network in four steps of the student, in batches of it."""
+    setup = tiny_setup("stable-diffusion")
+    distillation, built = tiny_method_run(method, setup, accelerator, **options)
+    networks = {"teacher": setup.teacher, "student": built.student}
+    if method == "dmd2":
+        networks["fake"] = built.adversary.discriminator.network
+    passed = dict.fromkeys(networks, 0)
+    distillation.run(1)  # the first one also fills the simulation
+    for name, network in networks.items():
+
+        def count(module: Any, args: Any, name: str = name) -> None:
+            passed[name] += len(args[0])
+
+        network.register_forward_pre_hook(count)
+    distillation.run(5)
+    expected = {"teacher": teacher, "student": students, "fake": fake}
+    assert {name: total / setup.batch_size / 4 for name, total in passed.items()} == {n: expected[n] for n in networks}

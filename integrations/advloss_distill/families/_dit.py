@@ -10,7 +10,7 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
 from advloss import OptionError
-from advloss_distill._family import Family
+from advloss_distill._family import Family, bare
 from advloss_distill._simulation import Conditions
 
 
@@ -33,6 +33,9 @@ class DiT(Family):
 
     def adapted(self, teacher: nn.Module, rank: int = 64, **options: Any) -> nn.Module:
         return _without_dropout(super().adapted(teacher, rank, **options))
+
+    def num_classes(self, network: Any) -> int | None:
+        return int(bare(network).config.num_embeds_ada_norm)
 
     def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
         return {**super().judged(condition, steps), "class": condition["class_labels"]}

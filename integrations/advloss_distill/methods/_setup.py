@@ -61,7 +61,7 @@ class Setup:
     @property
     def num_classes(self) -> int | None:
         """For classes in place of prompts, their number."""
-        return int(self.teacher.config.num_embeds_ada_norm) if "class_labels" in self.family.takes else None
+        return self.family.num_classes(self.teacher)
 
     def student(self) -> nn.Module:
         """A copy of the teacher, all of it or an adapter trainable."""
