@@ -119,7 +119,7 @@ def _noise_free(
     guidance: Guidance | None,
     negative: Conditions | None,
 ) -> Tensor:
-    """``x_0 - sigma / alpha (delta_D + s delta_C)``, written in the teacher's answers: no division by a small alpha."""
+    """``x_0 - sigma / alpha (delta_D + s delta_C)``, written in the teacher's answers: alpha divides where it is large."""
     if guidance is None or negative is None:
         raise OptionError("noise-free score distillation needs guidance and a negative prompt: give both")
     diffusion = denoiser.diffusion
@@ -129,5 +129,5 @@ def _noise_free(
     unwanted = denoiser.x0(teacher, noisy, timesteps, repeated(negative, noisy))
     little = (timesteps < LITTLE_NOISE * (len(diffusion.alpha) - 1)).view(-1, *[1] * (x0.ndim - 1))
     alpha, sigma = (diffusion.at(levels, timesteps, x0) for levels in (diffusion.alpha, diffusion.sigma))
-    whole = untold - x0 - sigma / torch.where(little, alpha, 1.0) * noise
+    whole = untold - x0 - sigma / alpha * noise
     return x0 + torch.where(little, whole, untold - unwanted) + guidance.scale * (told - untold)
