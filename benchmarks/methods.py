@@ -33,7 +33,7 @@ EVALUATIONS = {
     "ladd": 0,
 }  # of the teacher for a sample of the student, without guidance
 OPTIONS: dict[str, dict[str, Any]] = {
-    "dmd2": {"discriminator_steps": 4, "adversary_weight": 3e-3},
+    "dmd2": {"discriminator_steps": 3, "adversary_weight": 3e-3},
     "lcm": {"skip": 25},
     "adversarial": {
         "discriminator": ("mlp", {"in_features": 64, "num_classes": 10, "num_steps": 5, "width": 512}),
@@ -41,7 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "loss": "losses/relativistic",
     },
 }
-RATES = {"dmd2": (2e-4, 1e-3), "lcm": (5e-4, 0.0), "adversarial": (2e-4, 2e-3)}  # of student and discriminator
+RATES = {"dmd2": (5e-4, 1e-3), "lcm": (5e-4, 0.0), "adversarial": (2e-4, 2e-3)}  # of student and discriminator
 
 
 class DigitsFamily(Family):
@@ -128,7 +128,7 @@ def run(method: str, teacher: UNet2DModel, data: digits.Digits, options: argpars
     began = time.perf_counter()
 
     def show(progress: Any) -> None:
-        if progress.iteration % 50 == 0:
+        if progress.iteration % 20 == 0:
             numbers = {n: round(v, 4) for n, v in progress.as_dict().items() if "signals" not in n}
             print(f"{time.perf_counter() - began:.0f} s", json.dumps(numbers), flush=True)
 

@@ -50,26 +50,13 @@ from advloss_distill import (
     student_scheduler,
     teacher_made,
 )
-from advloss_distill.methods import METHODS, Setup, build_method
+from advloss_distill.methods import Setup, add_method_options, build_method, method_options
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
 CURVES = (
     *("generator_loss", "distillation_loss"),
     *("discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy"),
-)
-OF_METHODS = (
-    *(
-        "discriminator",
-        "pixels",
-        "crop",
-        "chunk",
-        "image_condition",
-        "score_weights",
-        "distillation_weight",
-        "guidance",
-    ),
-    *("discriminator_steps", "adversary_weight", "skip", "renoise", "blocks", "misaligned", "r1_method", "r1_weight"),
 )
 
 
@@ -138,7 +125,7 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         optimizer=functools.partial(torch.optim.AdamW, lr=options.discriminator_lr, betas=(0.0, 0.99)),
         backward_simulation=options.backward_simulation,
     )
-    method = build_method(options.method, setup, **given(options))
+    method = build_method(options.method, setup, **method_options(options))
     student = method.student
     if options.half_teacher:
         network.to(torch.bfloat16)
@@ -167,16 +154,6 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         print(f"the student is in {outcome}")
     accelerator.end_training()
     return 0
-
-
-def given(options: argparse.Namespace) -> dict:
-    """Options of the method that were given; `build_method` refuses those that it does not take."""
-    found = {name: getattr(options, name) for name in OF_METHODS if getattr(options, name) is not None}
-    if "discriminator" in found:
-        found["discriminator"] = advloss.parse_component(found["discriminator"])
-    if "guidance" in found and not options.method.startswith("lcm"):
-        found["guidance"] = found["guidance"][0]
-    return found
 
 
 def optimizer_of(options: argparse.Namespace) -> type[torch.optim.Optimizer]:
@@ -265,35 +242,14 @@ def parse() -> argparse.Namespace:
     training.add_argument("--out", type=Path, default=Path("runs/pipeline"), help="folder (default: %(default)s)")
     training.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
     training.add_argument("--iterations", type=int, default=5000)
-    training.add_argument("--method", choices=METHODS, default="ladd", help="(default: %(default)s)")
     training.add_argument("--lora", type=int, default=0, metavar="RANK", help="train an adapter of this rank")
     training.add_argument("--adapter", action="store_true", help="save the adapter alone, not merged")
     training.add_argument("--lr", type=float, default=1e-5, help="of the student (default: %(default)s)")
     training.add_argument("--discriminator-lr", type=float, default=1e-4, help="(default: %(default)s)")
-    of_method = training.add_argument_group("of methods", "docs/pipelines.md says which takes which, and defaults")
-    add = of_method.add_argument
-    add("--discriminator", help="add, adversarial: as name:option=value, for example dino:backbone=NAME")
-    add("--pixels", action="store_true", default=None, help="adversarial: judge decoded images")
-    add("--crop", type=int, help="side of a window of decoded images, in pixels")
-    add("--chunk", type=int, help="samples that are decoded at once")
-    add("--image-condition", action="store_true", default=None, help="add: tell an embedding of the real image")
-    add("--score-weights", choices=("exponential", "sds", "nfsd"), help="add")
-    add("--distillation-weight", type=float, help="of the teacher's term")
-    add(
-        "--guidance",
-        type=float,
-        nargs="+",
-        help="of the teacher's answers; two for lcm draw from a range, which is told",
+    training.add_argument(
+        "--backward-simulation", action=argparse.BooleanOptionalAction, help="train on its own samples"
     )
-    add("--discriminator-steps", type=int, help="dmd2: of the fake score, for one of the student")
-    add("--adversary-weight", type=float, help="dmd2, lcm-ladd")
-    add("--skip", type=int, help="lcm: timesteps of a solver's step")
-    add("--renoise", type=float, nargs=2, metavar=("MEAN", "STD"), help="logit of the noise level that is judged")
-    add("--blocks", type=int, nargs="+", help="of the network whose features are judged")
-    add("--misaligned", type=float, metavar="SHARE", help="of real samples that are fakes, with other prompts")
-    add("--r1", dest="r1_method", choices=("head-inputs", "finite-difference", "exact"))
-    add("--r1-weight", type=float)
-    add("--backward-simulation", action=argparse.BooleanOptionalAction, help="train on the student's own samples")
+    add_method_options(training)
     training.add_argument("--ema", type=float, default=0.995)
     training.add_argument("--accumulate", type=int, default=1, metavar="BATCHES")
     training.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))

@@ -168,6 +168,8 @@ def test_a_method_is_told_what_it_takes(teacher: Path, tmp_path: Path, here: Cal
     both = ("train", "--teacher", teacher, "--data", data, "--out", tmp_path / "out", *TINY)
     with pytest.raises(advloss.OptionError, match="the method lcm takes no crop; it takes guidance, skip"):
         here(*both, "--method", "lcm", "--crop", 8)
+    with pytest.raises(advloss.OptionError, match=r"--guidance \[2.0, 3.0\]: dmd2 takes one scale; a range is for lcm"):
+        here(*both, "--method", "dmd2", "--guidance", 2, 3)
     with pytest.raises(advloss.OptionError, match="is told classes: there is no negative prompt"):
         here(
             *both,

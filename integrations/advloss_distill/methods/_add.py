@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from advloss import Adversary, FeatureDiscriminator, OptionError, create_discriminator
+from advloss import Adversary, FeatureDiscriminator, OptionError
 from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import ImageEmbedding, Pixels
 from advloss_distill._score import ScoreDistillation, Weights
 from advloss_distill.methods._ladd import ADAM
-from advloss_distill.methods._setup import Method, Named, Setup
+from advloss_distill.methods._setup import Method, Named, Setup, created
 
 DINO: Named = ("timm/dino", {"backbone": "vit_small_patch14_dinov2.lvd142m", "resolution": 518})
 UNWANTED = "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
@@ -47,10 +47,8 @@ def add(
     embed = image_embedding(setup, discriminator) if image_condition else None
     pixels = Pixels(setup.family, setup.vae, crop=crop, chunk=chunk, embed=embed)
     simulation = setup.inputs(backward=False)
-    name, options = setup.told(
-        discriminator, 3, crop or setup.family.resolution, simulation.num_steps, embed.channels if embed else 0
-    )
-    judge = create_discriminator(name, **options)
+    further = embed.channels if embed else 0
+    judge = created(setup.told(discriminator, 3, crop or setup.family.resolution, simulation.num_steps, further))
     adversary = Adversary(
         judge,
         loss=("losses/hinge", {"scales": "sum"}),
@@ -77,10 +75,9 @@ def add(
 
 def image_embedding(setup: Setup, discriminator: Named) -> ImageEmbedding:
     """By the backbone of `discriminator`."""
-    name, options = discriminator
-    judge = create_discriminator(name, **options)
+    judge = created(discriminator)
     if not isinstance(judge, FeatureDiscriminator):
         raise OptionError(
-            f"an image condition is an embedding by the discriminator's frozen features, and {name!r} has none"
+            f"an image condition is an embedding by the discriminator's frozen features, and {discriminator[0]!r} has none"
         )
     return ImageEmbedding(judge.features).to(next(setup.teacher.parameters()).device)

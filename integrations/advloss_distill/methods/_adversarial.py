@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from advloss import Adversary, DiscriminatorSpec, OptionError, list_components
+from advloss import Adversary, OptionError
 from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import Pixels
 from advloss_distill.methods._ladd import ADAM
-from advloss_distill.methods._setup import Method, Named, Setup
+from advloss_distill.methods._setup import Method, Named, Setup, created, spec_of
 
 
 def adversarial(
@@ -42,27 +42,20 @@ def adversarial(
         shown = Pixels(setup.family, setup.vae, crop=crop, chunk=chunk)
         channels, side = 3, crop or setup.family.resolution
     simulation = setup.inputs(backward=True)
-    if not _takes_conditions(discriminator):
+    spec = spec_of(discriminator)
+    if spec is not None and not {"class", "vector", "time"} & set(spec.conditions):
         if misaligned:
             raise OptionError(f"{discriminator[0]!r} is told of no prompt: misaligned ones mean nothing to it")
         shown = _Untold(shown)
+    judge = created(setup.told(discriminator, channels, side, simulation.num_steps))
     adversary = Adversary(
-        setup.told(discriminator, channels, side, simulation.num_steps), loss=loss, optimizer=setup.optimizer or ADAM
+        judge, loss=loss, regularizers=r1(judge, r1_method, r1_weight), optimizer=setup.optimizer or ADAM
     )
-    if terms := r1(adversary.discriminator, r1_method, r1_weight):
-        adversary = Adversary(adversary.discriminator, loss=loss, regularizers=terms, optimizer=setup.optimizer or ADAM)
     return Method(
         student=setup.student(),
         adversary=adversary,
         simulation=simulation,
         further={"shown": shown, "misaligned": misaligned},
-    )
-
-
-def _takes_conditions(discriminator: Named) -> bool:
-    rows = [r.spec for r in list_components("discriminator") if discriminator[0] in (r.name, r.full_name)]
-    return not (rows and isinstance(rows[0], DiscriminatorSpec)) or bool(
-        {"class", "vector", "time"} & set(rows[0].conditions)
     )
 
 

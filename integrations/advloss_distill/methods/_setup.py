@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-import advloss
-from advloss import Adversary, MakeOptimizer
+from advloss import Adversary, DiscriminatorSpec, MakeOptimizer, create_discriminator, list_components
 from advloss_distill._any_timestep import AnyTimestep
 from advloss_distill._family import Family
 from advloss_distill._guidance import Guidance
@@ -89,10 +88,8 @@ class Setup:
             further: length of what comes beside the text's vector.
         """
         name, options = component
-        spec = next(
-            (row.spec for row in advloss.list_components("discriminator") if name in (row.name, row.full_name)), None
-        )
-        if not isinstance(spec, advloss.DiscriminatorSpec):
+        spec = spec_of(component)
+        if spec is None:
             return component
         text = self.family.text(self.example)
         features = (0 if text is None else text.shape[1]) + further
@@ -118,3 +115,15 @@ class Method:
     def arguments(self) -> dict[str, Any]:
         """By their names there."""
         return {**{name: value for name, value in vars(self).items() if name != "further"}, **self.further}
+
+
+def spec_of(component: Named) -> DiscriminatorSpec | None:
+    """What the catalogue says about it; None of a class of one's own."""
+    rows = [row.spec for row in list_components("discriminator") if component[0] in (row.name, row.full_name)]
+    return rows[0] if rows and isinstance(rows[0], DiscriminatorSpec) else None
+
+
+def created(component: Named) -> nn.Module:
+    """The discriminator."""
+    target, options = component
+    return create_discriminator(target, **options) if isinstance(target, str) else target(**options)
