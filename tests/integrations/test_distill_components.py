@@ -310,13 +310,13 @@ def test_an_adversary_of_it_follows_the_students_samples() -> None:
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=5e-3),
     )
     told, losses = tiny_conditions(family, 8), []
-    for _ in range(25):
+    for _ in range(40):
         condition = dict(family.judged(told, torch.zeros(8, dtype=torch.long)))
         fakes = 0.1 * torch.randn(8, *family.shape) + 1
         report = adversary.discriminator_step(torch.randn(8, *family.shape), fakes, condition=condition)
         (loss,) = report.regularizers.values()
         losses.append(float(loss))
-    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     assert any(place.startswith("network.") for place in adversary.state_dict()["discriminator"])
 
 
