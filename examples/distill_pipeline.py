@@ -7,6 +7,7 @@ First compute latents and embeddings once, of images with captions or of the tea
     python examples/distill_pipeline.py cache --teacher NAME --shards 'data/*.tar' --data data.safetensors
     python examples/distill_pipeline.py cache --teacher NAME --prompts prompts.txt --data data.safetensors
     accelerate launch examples/distill_pipeline.py train --teacher NAME --data data.safetensors --lora 64
+    accelerate launch examples/distill_pipeline.py train --teacher NAME --data data.safetensors --method dmd2 --guidance 8
     python examples/distill_pipeline.py train --teacher NAME --data data.safetensors --dry-run     # how much memory?
 
 NAME is a pipeline on the hub or a folder. FOLDER has images and beside each `name.jpg` its caption `name.txt`. What is too
@@ -32,7 +33,6 @@ from tqdm import tqdm
 
 import advloss
 from advloss_distill import (
-    BackwardSimulation,
     CaptionedImages,
     Card,
     Distillation,
@@ -40,8 +40,6 @@ from advloss_distill import (
     Family,
     LatentData,
     Progress,
-    Renoising,
-    TeacherDiscriminator,
     Validation,
     check_prediction,
     check_room,
@@ -54,17 +52,22 @@ from advloss_distill import (
     sampling_paths,
     save_adapter,
     save_pipeline,
-    spread,
     student_scheduler,
     teacher_made,
+)
+from advloss_distill.methods import Setup, add_method_options, build_method, method_options
+
+SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
+CURVES = (
+    *("generator_loss", "distillation_loss"),
+    *("discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy"),
 )
 
 
 def main() -> int:
     options = parse()
     pipeline = load_pipeline(options.teacher, revision=options.revision)
-    renoising = Renoising(*options.renoise) if options.command == "train" else None
-    family = family_of(pipeline, resolution=options.resolution, renoising=renoising)
+    family = family_of(pipeline, resolution=options.resolution)
     if options.command == "cache":
         return cache(family, pipeline, options)
     if options.dry_run:
@@ -139,7 +142,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def train(family: Family, pipeline, options: argparse.Namespace) -> int:
-    """LADD (arXiv:2403.12015), with backward simulation in place of noised data (arXiv:2405.14867)."""
+    """By the method of --method; what each computes is in docs/pipelines.md."""
     accelerator = Accelerator(
         cpu=options.cpu,
         mixed_precision=options.mixed_precision,
@@ -154,40 +157,37 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     data = training_data(family, pipeline, options, accelerator.device)
     validation = validation_of(family, pipeline, data, options, accelerator)
     network = family.network(pipeline)
-    student = family.adapted(network, options.lora) if options.lora else family.student(network)
-    check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
-    if options.gradient_checkpointing:
-        student.enable_gradient_checkpointing()
-    if options.half_teacher:
-        network.to(torch.bfloat16)
     scheduler = student_scheduler(family, max(options.steps))
     paths = sampling_paths(scheduler, options.steps)
     network.to(accelerator.device)
     check_prediction(family, network, data)
-    adversary = advloss.Adversary(
-        TeacherDiscriminator(
-            family,
-            network,
-            {name: value[:1] for name, value in data.told.items()},
-            blocks=options.blocks,
-            num_classes=1000 if "class_labels" in family.takes else None,
-        ),
-        loss="hinge",
-        regularizers={"r1": {"weight": options.r1, "method": "finite-difference", "every": 4}} if options.r1 else (),
+    setup = Setup(
+        family=family,
+        pipeline=pipeline,
+        data=data,
+        example=data.conditions(1),
+        paths=paths,
+        batch_size=options.batch_size,
+        lora=options.lora,
         optimizer=functools.partial(torch.optim.AdamW, lr=options.discriminator_lr, betas=(0.0, 0.99)),
+        backward_simulation=options.backward_simulation,
     )
+    method = build_method(options.method, setup, **method_options(options))
+    student = method.student
+    if options.half_teacher:
+        network.to(torch.bfloat16)
+    check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
+    if options.gradient_checkpointing:
+        student.enable_gradient_checkpointing()
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     distillation = Distillation(
         family,
         network,
-        student,
-        adversary,
-        BackwardSimulation(family.diffusion, paths, spread(paths, options.batch_size)),
-        data,
-        make_optimizer(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
+        data=data,
+        optimizer=make_optimizer(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
         accelerator=accelerator,
-        distillation_weight=options.distillation_weight,
         ema_decay=options.ema,
+        **method.arguments(),
     )
     if options.resume:
         distillation.load(options.out / "checkpoints")
@@ -230,7 +230,8 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
     log_file = (
         advloss.open_step_log(options.out / "log.jsonl", distillation.iteration) if main_process else nullcontext()
     )
-    monitor = advloss.HealthMonitor(adversary, data_size=len(distillation.data), generator_lr=options.lr)
+    if adversary:
+        monitor = advloss.HealthMonitor(adversary, data_size=len(distillation.data), generator_lr=options.lr)
     bar = tqdm(total=options.iterations, initial=distillation.iteration, disable=not main_process, file=sys.stdout)
     with log_file as log, bar:
 
@@ -243,12 +244,14 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
             if log is None:
                 return
             numbers = progress.as_dict()
-            about = {"about": adversary.describe()} if progress.iteration == 1 else {}
+            about = {"about": adversary.describe()} if adversary and progress.iteration == 1 else {}
             log.write(json.dumps({**numbers, **about}) + "\n")
             accelerator.log(numbers, step=progress.iteration)
-            monitor(progress.report)
+            if progress.report:
+                monitor(progress.report)
             bar.update()
-            bar.set_postfix(real=f"{numbers['discriminator/real_accuracy']:.2f}", refresh=False)
+            shown = {name.split("/")[-1]: f"{numbers[name]:.2f}" for name in SHOWN & numbers.keys()}
+            bar.set_postfix(shown, refresh=False)
 
         return distillation.run(
             options.iterations, on_progress, checkpoints=options.out / "checkpoints", save_every=options.save_every
@@ -258,7 +261,6 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
 def card(options: argparse.Namespace) -> Card:
     """What a reader of the model has to know."""
     lines = [json.loads(line) for line in (options.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    shown = ("generator_loss", "discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy")
     return Card(
         teacher=options.teacher,
         data=options.data_words
@@ -268,7 +270,8 @@ def card(options: argparse.Namespace) -> Card:
             for name, value in vars(options).items()
             if name not in ("command", "teacher", "data_words")
         },
-        curves={name: [line[name] for line in lines] for name in shown},
+        guidance_scale=sum(options.guidance) / 2 if options.guidance and len(options.guidance) == 2 else 0,
+        curves={name: [line[name] for line in lines] for name in CURVES if all(name in line for line in lines)},
         **({"name": options.push_to_hub} if options.push_to_hub else {}),
     )
 
@@ -331,10 +334,10 @@ def parse() -> argparse.Namespace:
     training.add_argument("--adapter", action="store_true", help="save the adapter alone, not merged")
     training.add_argument("--lr", type=float, default=1e-5, help="of the student (default: %(default)s)")
     training.add_argument("--discriminator-lr", type=float, default=1e-4, help="(default: %(default)s)")
-    training.add_argument("--r1", type=float, default=1e-5, help="weight of R1 (default: %(default)s)")
-    training.add_argument("--blocks", type=int, nargs="+", help="of the teacher that are judged (default: all)")
-    training.add_argument("--renoise", type=float, nargs=2, default=[1.0, 1.0], metavar=("MEAN", "STD"))
-    training.add_argument("--distillation-weight", type=float, default=0.0, help="of the teacher's term, ADD's 2.5")
+    training.add_argument(
+        "--backward-simulation", action=argparse.BooleanOptionalAction, help="train on its own samples"
+    )
+    add_method_options(training)
     training.add_argument("--ema", type=float, default=0.995)
     training.add_argument("--accumulate", type=int, default=1, metavar="BATCHES")
     training.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))

@@ -24,6 +24,7 @@ class Card:
         settings: by name.
         curves: by name, values over training.
         name: of the model on the hub, or where else it is found.
+        guidance_scale: that a reader should sample with; 0 unless the student is told one.
     """
 
     teacher: str
@@ -32,6 +33,7 @@ class Card:
     settings: Mapping[str, object] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     name: str = "path/to/this/folder"
+    guidance_scale: float = 0
 
     def text(self, pipeline: str, family: Family, paths: Sequence[Path], adapter: str | None = None) -> str:
         """Markdown with the front matter of the Hugging Face hub; `adapter` is the scheduler's class of one."""
@@ -52,7 +54,7 @@ class Card:
             opened += ["pipeline.load_lora_weights(folder)"]
         else:
             opened += [f'pipeline = DiffusionPipeline.from_pretrained("{self.name}")']
-        opened += [f"image = pipeline({call}, num_inference_steps=1, guidance_scale=0).images[0]"]
+        opened += [f"image = pipeline({call}, num_inference_steps=1, guidance_scale={self.guidance_scale:g}).images[0]"]
         steps = [f"| {len(path)} | {', '.join(f'{t:g}' for t in path)} |" for path in paths]
         settings = [f"| {name} | {value} |" for name, value in self.settings.items()]
         licence_words = licence or "not stated there: look it up before you share this model"

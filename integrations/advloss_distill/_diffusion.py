@@ -72,6 +72,14 @@ class Diffusion:
             return noisy - sigma * output
         return (noisy - sigma * output) / alpha
 
+    def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The output that a network trained on `x0` and `noise` at `timesteps` should give."""
+        if self.prediction == "sample":
+            return x0
+        if self.prediction == "v_prediction":
+            return self.at(self.alpha, timesteps, x0) * noise - self.at(self.sigma, timesteps, x0) * x0
+        return noise - x0 if self.prediction == "flow" else noise
+
     def at(self, levels: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
         """`levels` (alpha or sigma) at timesteps `(N,)`, shaped to multiply samples like `like`.
 

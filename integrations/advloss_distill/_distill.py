@@ -14,29 +14,38 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from advloss import Adversary, Checkpoints, Report, StepGuard, TrainingState, interruptible
+from advloss import Adversary, Checkpoints, OptionError, Report, StepGuard, TrainingState, interruptible
+from advloss_distill._any_timestep import AnyTimestep
+from advloss_distill._average import Averaged
 from advloss_distill._denoiser import Denoiser
+from advloss_distill._misaligned import with_misaligned
 from advloss_distill._noised_data import NoisedData
-from advloss_distill._score import score_distillation
+from advloss_distill._score import ScoreDistillation
 from advloss_distill._sharded import Gathered, gathered_copy, is_sharded
 from advloss_distill._simulation import BackwardSimulation, Conditions, Data
+from advloss_distill._term import Made, Term
+
+Inputs = BackwardSimulation | NoisedData | AnyTimestep
+Shown = Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One iteration: the two players' losses, on the device until read."""
+    """One iteration: the two players' losses, on the device until read; None where there is no such player or term."""
 
     iteration: int
-    generator_loss: Tensor
+    generator_loss: Tensor | None
     distillation_loss: Tensor | None
-    report: Report
+    report: Report | None
 
     def as_dict(self) -> dict[str, float]:
         """Numbers for a log line or a tracker."""
-        numbers = {"iteration": float(self.iteration), "generator_loss": float(self.generator_loss)}
-        if self.distillation_loss is not None:
-            numbers["distillation_loss"] = float(self.distillation_loss)
-        return {**numbers, **{f"discriminator/{name}": value for name, value in self.report.as_dict().items()}}
+        numbers = {"iteration": float(self.iteration)}
+        for name in ("generator_loss", "distillation_loss"):
+            if (value := getattr(self, name)) is not None:
+                numbers[name] = float(value)
+        report = {} if self.report is None else self.report.as_dict()
+        return {**numbers, **{f"discriminator/{name}": value for name, value in report.items()}}
 
 
 class Distillation:
@@ -46,13 +55,20 @@ class Distillation:
         denoiser: how teacher and student are called.
         teacher: the many-step model; it is only read, and never prepared (its weights must not reach a checkpoint).
         student: starts as a copy of the teacher.
-        adversary: judges samples on `denoiser.judged(condition, step)`; it is prepared here.
+        adversary: judges samples on `denoiser.judged(condition, step)`; it is prepared here. None trains by the term alone.
         simulation: the student's inputs.
         data: real samples and conditions.
         optimizer: of the student.
         scheduler: of the student's learning rate, or None.
-        distillation_weight: of the teacher's term (`score_distillation`); at 0 the teacher is never run.
+        distillation_weight: of the teacher's term; at 0 it is never computed.
         ema_decay: of the averaged student.
+        term: the teacher's; default `ScoreDistillation`.
+        shown: from fake samples, real ones and what is told of them to what the adversary is given, such as `Pixels`.
+        misaligned: add this share of the real samples, with prompts of others, to the discriminator's fakes.
+        discriminator_steps: an iteration, each on samples of its own; the student moves at the last one.
+
+    Raises:
+        OptionError: there is nothing to learn from, or a number is wrong.
     """
 
     def __init__(
@@ -60,8 +76,8 @@ class Distillation:
         denoiser: Denoiser,
         teacher: nn.Module,
         student: nn.Module,
-        adversary: Adversary,
-        simulation: BackwardSimulation | NoisedData,
+        adversary: Adversary | None,
+        simulation: Inputs,
         data: Data,
         optimizer: Optimizer,
         scheduler: Any = None,
@@ -69,11 +85,23 @@ class Distillation:
         accelerator: Accelerator,
         distillation_weight: float = 0.0,
         ema_decay: float = 0.995,
+        term: Term | None = None,
+        shown: Shown = lambda fake, real, judged: (fake, real, judged),
+        misaligned: float = 0.0,
+        discriminator_steps: int = 1,
     ) -> None:
+        if adversary is None and distillation_weight == 0:
+            raise OptionError("there is neither an adversary nor a teacher's term: give one, or a distillation_weight")
+        if not 0 <= misaligned <= 1:
+            raise OptionError(f"misaligned={misaligned}: give a share of the batch from 0 to 1")
+        if discriminator_steps < 1:
+            raise OptionError(f"discriminator_steps={discriminator_steps}: give 1 or more")
         self.accelerator = accelerator
         self.denoiser, self.simulation, self.data = denoiser, simulation, data
         self.teacher = teacher.requires_grad_(False).eval().to(accelerator.device)
-        self.adversary = adversary.prepare(accelerator)
+        self.adversary = None if adversary is None else adversary.prepare(accelerator)
+        self.term = ScoreDistillation(denoiser, self.teacher) if term is None else term
+        self.shown, self.misaligned, self.discriminator_steps = shown, misaligned, discriminator_steps
         # a sharded module cannot be copied: its average goes into a plain one
         self._plain = copy.deepcopy(student).cpu() if is_sharded(accelerator) else None
         self.student, self.optimizer = accelerator.prepare(student, optimizer)
@@ -124,20 +152,22 @@ class Distillation:
         In this order the student follows a discriminator that has already seen these samples. On digits the other
         order, with all else equal, left about twice the distance (docs/distillation.md).
         """
-        device, simulation = self.accelerator.device, self.simulation
-        noise = torch.randn(simulation.fresh, *self._shape(), device=device)
-        noisy, condition = simulation.inputs(noise, self.data.conditions(simulation.fresh))
-        x0 = self._x0(noisy, simulation.timesteps.to(device), condition)
-        simulation.advance(x0, condition)
-        real = self.data.real(condition)
-        judged = self.denoiser.judged(condition, simulation.steps.to(device))
-
-        report = self.adversary.discriminator_step(real, x0, condition=judged)
-        adversarial = self.adversary.generator_loss(x0, real=real, condition=judged)
-        distilled = self._distillation_term(x0, condition)
-        loss = adversarial if distilled is None else adversarial + distilled
+        if self.adversary is not None:
+            for _ in range(self.discriminator_steps - 1):
+                with torch.no_grad():
+                    shown = self._show(self._make())
+                self._judge(self.adversary, *shown)
+        made = self._make()
+        report = adversarial = None
+        if self.adversary is not None:
+            fake, real, judged = self._show(made)
+            report = self._judge(self.adversary, fake, real, judged)
+            adversarial = self.adversary.generator_loss(fake, real=real, condition=judged)
+        distilled = self.distillation_weight * self.term(made) if self.distillation_weight else None
+        loss = sum(term for term in (adversarial, distilled) if term is not None)
+        assert isinstance(loss, Tensor)
         self.accelerator.backward(loss)
-        self.guard.step(noisy=noisy, x0=x0, loss=loss)
+        self.guard.step(noisy=made.noisy, x0=made.x0, loss=loss)
         self.optimizer.zero_grad()
         if self.scheduler is not None:
             self.scheduler.step()
@@ -145,7 +175,7 @@ class Distillation:
         self.iteration += 1
         return Progress(
             iteration=self.iteration,
-            generator_loss=adversarial.detach(),
+            generator_loss=None if adversarial is None else adversarial.detach(),
             distillation_loss=None if distilled is None else distilled.detach(),
             report=report,
         )
@@ -181,8 +211,9 @@ class Distillation:
             "guard": self.guard,
             "optimizer": self.optimizer,
             "ema": self.ema,
-            "adversary": self.adversary,
         }
+        if self.adversary is not None:
+            shared["adversary"] = self.adversary
         if self.scheduler is not None:
             shared["scheduler"] = self.scheduler
         if self._plain is not None:
@@ -192,10 +223,29 @@ class Distillation:
     def _x0(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         return self.denoiser.x0(self.student, noisy, timesteps, condition)
 
-    def _distillation_term(self, x0: Tensor, condition: Conditions) -> Tensor | None:
-        if self.distillation_weight == 0:
-            return None
-        return self.distillation_weight * score_distillation(self.denoiser, self.teacher, x0, condition)
+    def _make(self) -> Made:
+        """The student's answers to its next inputs."""
+        device, simulation = self.accelerator.device, self.simulation
+        noise = torch.randn(simulation.fresh, *self._shape(), device=device)
+        noisy, condition = simulation.inputs(noise, self.data.conditions(simulation.fresh))
+        timesteps = simulation.timesteps.to(device)
+        x0 = self._x0(noisy, timesteps, condition)
+        simulation.advance(x0, condition)
+        average = Averaged(self.accelerator.unwrap_model(self.student), self.ema.shadow_params)
+        return Made(noisy=noisy, timesteps=timesteps, x0=x0, condition=condition, average=average)
+
+    def _show(self, made: Made) -> tuple[Tensor, Tensor, Any]:
+        """Fake and real samples as the adversary sees them, and what it is told."""
+        real = self.data.real(made.condition)
+        judged = self.denoiser.judged(made.condition, self.simulation.steps.to(self.accelerator.device))
+        return self.shown(made.x0, real, judged)
+
+    def _judge(self, adversary: Adversary, fake: Tensor, real: Tensor, judged: Any) -> Report:
+        """The discriminator's turn."""
+        if self.misaligned == 0:
+            return adversary.discriminator_step(real, fake, condition=judged)
+        fakes, told = with_misaligned(fake, real, judged, self.misaligned)
+        return adversary.discriminator_step(real, fakes, condition=judged, fake_condition=told)
 
     def _shape(self) -> tuple[int, ...]:
         return self.denoiser.sample_shape(self.accelerator.unwrap_model(self.student))

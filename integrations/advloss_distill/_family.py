@@ -14,7 +14,7 @@ from advloss import InputError, OptionError
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._diffusion import Diffusion, Prediction
 from advloss_distill._lora import add_lora
-from advloss_distill._renoising import Renoising
+from advloss_distill._renoising import Renoising, UniformRenoising
 from advloss_distill._simulation import Conditions
 
 DISTILLED = ("LCMScheduler", "TCDScheduler", "SCMScheduler", "FlowMatchLCMScheduler")
@@ -47,7 +47,9 @@ class Family(Denoiser):
     predictions: ClassVar[tuple[Prediction, ...]]
     takes: ClassVar[tuple[str, ...]]
 
-    def __init__(self, pipeline: Any, *, resolution: int | None = None, renoising: Renoising | None = None) -> None:
+    def __init__(
+        self, pipeline: Any, *, resolution: int | None = None, renoising: Renoising | UniformRenoising | None = None
+    ) -> None:
         self.name = type(pipeline).__name__
         scheduler, network = pipeline.scheduler, self.network(pipeline)
         self._refuse(type(scheduler).__name__ in DISTILLED, f"its scheduler is a {type(scheduler).__name__}")
@@ -80,7 +82,7 @@ class Family(Denoiser):
     def answer(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         """`output` by a network whose weights may be of another precision than `noisy`, in that of `noisy`."""
         kind = next(network.parameters()).dtype
-        told = {name: condition[name] for name in self.takes if name in condition}
+        told = {name: condition[name] for name in (*self.takes, "guidance") if name in condition}
         told = {name: value.to(kind) if value.is_floating_point() else value for name, value in told.items()}
         return self.output(network, noisy.to(kind), timesteps, told).to(noisy.dtype)
 
@@ -101,6 +103,16 @@ class Family(Denoiser):
         add_lora(student, rank, **options)
         return student
 
+    def guided_student(self, teacher: nn.Module) -> nn.Module:
+        """A trainable copy that is told ``condition["guidance"]``, and at first does not listen.
+
+        Raises:
+            OptionError: networks of this family have no input for it.
+        """
+        raise OptionError(
+            f"the network of a {self.name} has no input for a guidance scale: build one scale into the student, in place of a range"
+        )
+
     @abstractmethod
     def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
         """Conditions for `prompts`, by the pipeline's own encoders.
@@ -115,6 +127,21 @@ class Family(Denoiser):
         nothing = self.encode(pipeline, [""] * count)
         return {f"negative_{name}": value for name, value in nothing.items()}
 
+    def nothing(self, pipeline: Any, prompt: str = "") -> Conditions:
+        """What the network is told, of one sample, where nothing is asked for, or by a negative prompt: guidance's other end.
+
+        Raises:
+            OptionError: there is no such thing in this family, or the pipeline has no text encoder.
+        """
+        if "text_encoder" in pipeline.components and pipeline.components["text_encoder"] is None:
+            raise OptionError(
+                f"this {self.name} was loaded without its text encoder, which guidance needs for the prompt {prompt!r}: load it, "
+                "too, or distil without guidance (a scale of 1)"
+            )
+        if prompt:
+            return self.encode(pipeline, [prompt])
+        return {name.removeprefix("negative_"): value for name, value in self.negative(pipeline, 1).items()}
+
     def text(self, condition: Conditions) -> Tensor | None:
         """One vector a prompt `(N, C)`: the pooled embedding, or the mean over tokens. None where there are no prompts."""
         if "pooled_prompt_embeds" in condition:
@@ -122,6 +149,10 @@ class Family(Denoiser):
         embeds = condition["prompt_embeds"]
         mask = condition.get("prompt_attention_mask", embeds.new_ones(embeds.shape[:2])).to(embeds.dtype)
         return (embeds * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+    def num_classes(self, network: Any) -> int | None:
+        """For classes in place of prompts, how many `network` knows; ``judged`` then has a ``"class"``."""
+        return None
 
     def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
         text = self.text(condition)

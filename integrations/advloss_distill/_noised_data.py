@@ -32,7 +32,7 @@ class NoisedData:
         if not 0 <= min(timesteps) <= max(timesteps) < len(diffusion.alpha):
             raise OptionError(f"timesteps {tuple(timesteps)}: give some from 0 to {len(diffusion.alpha) - 1}")
         self.diffusion, self.data = diffusion, data
-        self.fresh = count
+        self.fresh, self.num_steps = count, len(timesteps)
         self.steps = torch.arange(count) % len(timesteps)
         self.timesteps = torch.tensor(timesteps)[self.steps]
 

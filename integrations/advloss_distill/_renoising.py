@@ -29,3 +29,13 @@ class Renoising:
         level = torch.sigmoid(self.mean + self.std * torch.randn(len(like), device=like.device))
         timesteps = (level * (len(diffusion.alpha) - 1)).round().long()
         return {"noise_timesteps": timesteps, "noise": torch.randn(len(like), *shape, device=like.device)}
+
+
+@dataclass(frozen=True)
+class UniformRenoising:
+    """The same with timesteps from all over the schedule alike, as DMD2 draws them (arXiv:2405.14867)."""
+
+    def draw(self, diffusion: Diffusion, shape: tuple[int, ...], like: Tensor) -> dict[str, Tensor]:
+        """As `Renoising.draw`."""
+        timesteps = torch.randint(len(diffusion.alpha), (len(like),), device=like.device)
+        return {"noise_timesteps": timesteps, "noise": torch.randn(len(like), *shape, device=like.device)}

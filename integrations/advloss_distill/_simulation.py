@@ -82,6 +82,11 @@ class BackwardSimulation:
         return len(self.steps)
 
     @property
+    def num_steps(self) -> int:
+        """How many steps there are."""
+        return len(self.counts)
+
+    @property
     def ready(self) -> bool:
         """Whether there are inputs for the later steps: after `fill`, or a loaded state."""
         return self._carried is not None

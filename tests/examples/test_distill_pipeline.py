@@ -255,6 +255,69 @@ def test_an_adapter_and_a_dry_run(tmp_path: Path, here: Callable[..., int], caps
     assert pipeline(**family.arguments(condition), **call).images.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (
+            "add",
+            ("--discriminator", "dino:backbone=test_vit,pretrained=false,resolution=32", "--crop", 8, "--chunk", 4),
+        ),
+        ("dmd2", ("--guidance", 1.5, "--discriminator-steps", 2, "--r1", "head-inputs", "--r1-weight", 1e-4)),
+        ("lcm", ("--guidance", 3, "--skip", 50)),
+        ("lcm-ladd", ("--misaligned", 0.5, "--backward-simulation")),
+        (
+            "adversarial",
+            ("--pixels", "--discriminator", "projection:resolution=16,width=8", "--no-backward-simulation"),
+        ),
+    ],
+)
+def test_methods(method: str, options: tuple, teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    family = family_of(tiny_pipeline("dit"), resolution=16)
+    LatentData(torch.randn(10, *family.shape), tiny_conditions(family, 10)).save(data)
+    given = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--method", method, *options)
+    assert here(*given) == 0
+    opened = DiffusionPipeline.from_pretrained(out / "student")
+    opened.set_progress_bar_config(disable=True)
+    images = opened(class_labels=[0, 9], num_inference_steps=4, guidance_scale=0, output_type="pt").images
+    assert images.isfinite().all()
+    card = (out / "student" / "README.md").read_text()
+    assert f"| method | {method} |" in card
+    assert ("distillation_loss" in card) == (method != "adversarial")
+    assert here(*given, "--resume", "--iterations", 3) == 0
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["iteration"] == 3
+
+
+def test_a_method_is_told_what_it_takes(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
+    data = tmp_path / "data.safetensors"
+    family = family_of(tiny_pipeline("dit"), resolution=16)
+    LatentData(torch.randn(10, *family.shape), tiny_conditions(family, 10)).save(data)
+    both = ("train", "--teacher", teacher, "--data", data, "--out", tmp_path / "out", *TINY)
+    with pytest.raises(advloss.OptionError, match="the method lcm takes no crop; it takes guidance, skip"):
+        here(*both, "--method", "lcm", "--crop", 8)
+    with pytest.raises(advloss.OptionError, match=r"--guidance \[2.0, 3.0\]: dmd2 takes one scale; a range is for lcm"):
+        here(*both, "--method", "dmd2", "--guidance", 2, 3)
+    with pytest.raises(advloss.OptionError, match="is told classes: there is no negative prompt"):
+        here(
+            *both,
+            "--method",
+            "add",
+            "--score-weights",
+            "nfsd",
+            "--discriminator",
+            "dino:backbone=test_vit,pretrained=false",
+        )
+
+
+def test_guidance_without_a_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:
+    pipeline, family = tiny_family("stable-diffusion")
+    pipeline.save_pretrained(tmp_path / "teacher")
+    LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6)).save(tmp_path / "data.safetensors")
+    both = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "data.safetensors", *TINY)
+    with pytest.raises(advloss.OptionError, match="loaded without its text encoder"):
+        here(*both, "--out", tmp_path / "out", "--method", "lcm", "--guidance", 3, 9)
+
+
 def test_a_teacher_of_no_family_is_refused_before_training(tmp_path: Path, here: Callable[..., int]) -> None:
     tiny_pipeline("stable-diffusion").save_pretrained(tmp_path / "teacher")
     index = tmp_path / "teacher" / "model_index.json"

@@ -9,7 +9,8 @@ import torch
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
-from advloss_distill._family import Family
+from advloss import OptionError
+from advloss_distill._family import Family, bare
 from advloss_distill._simulation import Conditions
 
 
@@ -33,6 +34,9 @@ class DiT(Family):
     def adapted(self, teacher: nn.Module, rank: int = 64, **options: Any) -> nn.Module:
         return _without_dropout(super().adapted(teacher, rank, **options))
 
+    def num_classes(self, network: Any) -> int | None:
+        return int(bare(network).config.num_embeds_ada_norm)
+
     def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
         return {**super().judged(condition, steps), "class": condition["class_labels"]}
 
@@ -42,6 +46,14 @@ class DiT(Family):
 
     def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
         return {}
+
+    def nothing(self, pipeline: Any, prompt: str = "") -> Conditions:
+        """The class that stands for none."""
+        if prompt:
+            raise OptionError(
+                f"a {self.name} is told classes: there is no negative prompt, which noise-free score distillation needs"
+            )
+        return {"class_labels": torch.tensor([pipeline.transformer.config.num_embeds_ada_norm])}
 
     def text(self, condition: Conditions) -> Tensor | None:
         return None

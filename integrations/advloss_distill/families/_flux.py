@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from advloss import OptionError
 from advloss_distill._family import Family, bare
 from advloss_distill._simulation import Conditions
 
@@ -78,6 +79,12 @@ class Flux(Family):
 
     def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
         return {}  # guidance is an input
+
+    def nothing(self, pipeline: Any, prompt: str = "") -> Conditions:
+        raise OptionError(
+            f"guidance of a {self.name} is an input of its network, not a second evaluation: family_of(pipeline, guidance=...) "
+            "chooses it, and methods take a scale of 1 and no negative prompt"
+        )
 
     def pack(self, latents: Tensor) -> Tensor:
         return pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from advloss_distill._family import Family
+from advloss_distill._family import Family, bare
 from advloss_distill._simulation import Conditions
+
+GUIDANCE = 256
+"""Width of a guidance scale's embedding."""
 
 
 class _UNet(Family):
@@ -24,6 +28,26 @@ class _UNet(Family):
             "its UNet embeds a guidance scale, as latent consistency models do",
         )
 
+    def guided_student(self, teacher: nn.Module) -> nn.Module:
+        """As latent consistency models have it: the pipeline's `guidance_scale` goes into the time embedding."""
+        student: Any = super().student(teacher)
+        with torch.device("meta"):
+            told: Any = type(student).from_config(student.config, time_cond_proj_dim=GUIDANCE)
+        projection = torch.zeros_like(told.time_embedding.cond_proj.weight, device=next(student.parameters()).device)
+        told.load_state_dict({**student.state_dict(), "time_embedding.cond_proj.weight": projection}, assign=True)
+        return told.train().requires_grad_(True)
+
+    def _told(self, network: Any, condition: Conditions) -> dict[str, Tensor]:
+        """The guidance scale as the pipelines embed it, for a network that takes it (arXiv:2310.04378)."""
+        width = bare(network).config.time_cond_proj_dim
+        if width is None or "guidance" not in condition:
+            return {}
+        frequencies = torch.exp(
+            torch.arange(width // 2, device=condition["guidance"].device) * (-math.log(10_000) / (width // 2 - 1))
+        )
+        angles = 1000 * (condition["guidance"].float() - 1).unsqueeze(1) * frequencies
+        return {"timestep_cond": torch.cat([angles.sin(), angles.cos()], 1).to(condition["prompt_embeds"].dtype)}
+
     def feature(self, output: Any) -> Tensor:
         return output if isinstance(output, Tensor) else output[0]  # down blocks give what skips to the up blocks, too
 
@@ -36,7 +60,9 @@ class StableDiffusion(_UNet):
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)
-        return network(noisy, timesteps, encoder_hidden_states=condition["prompt_embeds"]).sample
+        return network(
+            noisy, timesteps, encoder_hidden_states=condition["prompt_embeds"], **self._told(network, condition)
+        ).sample
 
     def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
         embeds, _ = pipeline.encode_prompt(prompts, self._device(pipeline), 1, False, **options)
@@ -59,6 +85,7 @@ class StableDiffusionXL(_UNet):
             timesteps,
             encoder_hidden_states=condition["prompt_embeds"],
             added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), 6)},
+            **self._told(network, condition),
         ).sample
 
     def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:

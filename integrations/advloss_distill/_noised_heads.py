@@ -1,0 +1,121 @@
+"""Heads on a diffusion network's features of noised samples: what the discriminators of LADD and DMD2 have in common."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from advloss import Condition, InputError
+from advloss_distill._blocks import block_names, block_outputs
+from advloss_distill._family import Family
+from advloss_distill._simulation import Conditions
+
+FREQUENCIES = 32
+
+
+class NoisedHeads(nn.Module, ABC):
+    """Samples are noised, run through a network, and judged after some of its blocks.
+
+    Logits are a list of `(N, L)`, one a block: a head is a 1x1 convolution, group norm and a leaky ReLU on the block's
+    tokens (which have seen each other in the network), told noise level and prompt by projection. The noise comes with
+    the condition: build the family with ``renoising=Renoising()``.
+    """
+
+    dims = 2
+
+    def __init__(
+        self,
+        family: Family,
+        network: nn.Module,
+        example: Conditions,
+        blocks: Sequence[int] | None,
+        width: int,
+        num_classes: int | None,
+    ) -> None:
+        super().__init__()
+        self.family = family
+        self._keep(network)
+        self.names = block_names(network, family.blocks, blocks)
+        self.in_channels = family.shape[0]
+        example = {name: value[:1] for name, value in example.items()}
+        text = family.text(example)
+        if num_classes is not None:
+            self.num_classes = num_classes
+        elif text is not None:
+            self.condition_features = text.shape[1]
+        told = 0 if text is None else text.shape[1]
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            zeros = torch.zeros(1, *family.shape, device=device)
+            features = self._features(zeros, torch.zeros(1, dtype=torch.long, device=device), example)
+        self.heads = nn.ModuleList(_Head(f.shape[1], width, told, num_classes) for f in features).to(device)
+
+    @abstractmethod
+    def _keep(self, network: nn.Module) -> None:
+        """Keep `network`, as a part of this module or beside it."""
+
+    @property
+    @abstractmethod
+    def _network(self) -> nn.Module:
+        """What `_keep` was given."""
+
+    def forward(self, samples: Tensor, condition: Condition | None = None) -> list[Tensor]:
+        """Logits of latents `(N, C, H, W)`."""
+        return self.judge(self.tokens(samples, condition), condition)
+
+    def tokens(self, samples: Tensor, condition: Condition | None) -> list[Tensor]:
+        """The heads' inputs `(N, C, L)`, one a block."""
+        if not isinstance(condition, dict) or "noise" not in condition:
+            raise InputError(
+                f"a {type(self).__name__} needs condition['noise'] and condition['noise_timesteps']: build the family with "
+                "renoising=Renoising(), and pass family.judged(condition, steps)"
+            )
+        timesteps = condition["noise_timesteps"]
+        noisy = self.family.diffusion.add_noise(samples, condition["noise"].to(samples.dtype), timesteps)
+        return [f.to(samples.dtype) for f in self._features(noisy, timesteps, condition)]
+
+    def judge(self, tokens: Sequence[Tensor], condition: Condition | None) -> list[Tensor]:
+        """The heads' logits `(N, L)` of their inputs."""
+        assert isinstance(condition, dict)
+        level = condition["noise_timesteps"] / (len(self.family.diffusion.alpha) - 1)
+        text, labels = self.family.text(condition), condition.get("class")
+        return [head(f, level, text, labels) for head, f in zip(self.heads, tokens, strict=True)]
+
+    def _features(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> list[Tensor]:
+        """`(N, C, L)` after each block, without a graph unless `noisy` or the network has one."""
+        return block_outputs(
+            self._network,
+            self.names,
+            self.family.feature,
+            lambda: self.family.answer(self._network, noisy, timesteps, condition),
+        )
+
+
+class _Head(nn.Module):
+    """Tokens `(N, C, L)` -> logits `(N, L)`: ``w.h + <e(noise level, prompt), h> / sqrt(width)``."""
+
+    def __init__(self, channels: int, width: int, told: int, num_classes: int | None) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv1d(channels, width, 1), nn.GroupNorm(math.gcd(8, width, width // 4) or 1, width), nn.LeakyReLU(0.2)
+        )
+        self.logit = nn.Conv1d(width, 1, 1)
+        self.level = nn.Linear(2 * FREQUENCIES, width)
+        self.text = nn.Linear(told, width) if told and num_classes is None else None
+        self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
+
+    def forward(self, tokens: Tensor, level: Tensor, text: Tensor | None, labels: Tensor | None) -> Tensor:
+        h = self.body(tokens)
+        angles = (
+            level.to(h.dtype).unsqueeze(1) * math.pi * torch.arange(1, FREQUENCIES + 1, device=h.device, dtype=h.dtype)
+        )
+        told = self.level(torch.cat([angles.sin(), angles.cos()], 1))
+        if self.text is not None and text is not None:
+            told = told + self.text(text.to(h.dtype))
+        if self.classes is not None:
+            told = told + self.classes(labels)
+        return self.logit(h).squeeze(1) + torch.einsum("ncl,nc->nl", h, told) / math.sqrt(h.shape[1])

@@ -1,0 +1,36 @@
+"""What a student learns from beside the adversary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from advloss_distill._simulation import Conditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a student made in an iteration, and of what.
+
+    Attributes:
+        noisy: its inputs `(N, ...)`.
+        timesteps: of these `(N,)`.
+        x0: its outputs, with their graph.
+        condition: what they were made for.
+        average: the student with averaged weights; call it without gradients.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    x0: Tensor
+    condition: Conditions
+    average: nn.Module
+
+
+class Term(Protocol):
+    """A term of the student's loss: from what it made to a scalar."""
+
+    def __call__(self, made: Made) -> Tensor:
+        """The term, not yet weighted."""

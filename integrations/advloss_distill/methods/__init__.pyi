@@ -1,0 +1,12 @@
+from ._add import add as add
+from ._adversarial import adversarial as adversarial
+from ._build import METHODS as METHODS
+from ._build import build_method as build_method
+from ._dmd2 import dmd2 as dmd2
+from ._ladd import ladd as ladd
+from ._lcm import lcm as lcm
+from ._lcm import lcm_ladd as lcm_ladd
+from ._options import add_method_options as add_method_options
+from ._options import method_options as method_options
+from ._setup import Method as Method
+from ._setup import Setup as Setup

@@ -1,0 +1,57 @@
+"""Methods and their options on a command line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from advloss import OptionError, parse_component
+from advloss_distill.methods._build import METHODS
+
+
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    """``--method`` and what methods take. No option has a default here: those are the methods' own."""
+    group = parser.add_argument_group("method", "docs/pipelines.md says which takes which option, and the defaults")
+    add = group.add_argument
+    add("--method", choices=METHODS, default="ladd", help="(default: %(default)s)")
+    add("--discriminator", help="add, adversarial: as name:option=value, for example dino:backbone=NAME")
+    add("--pixels", action="store_true", default=None, help="adversarial: judge decoded images")
+    add("--crop", type=int, help="side of a window of decoded images, in pixels")
+    add("--chunk", type=int, help="samples that are decoded at once")
+    add("--image-condition", action="store_true", default=None, help="add: tell an embedding of the real image")
+    add("--score-weights", choices=("exponential", "sds", "nfsd"), help="add")
+    add("--distillation-weight", type=float, help="of the teacher's term")
+    add("--guidance", type=float, nargs="+", help="of the teacher's answers; two for lcm: a range that is told")
+    add("--discriminator-steps", type=int, help="dmd2: of the fake score, for one of the student")
+    add("--adversary-weight", type=float, help="dmd2, lcm-ladd")
+    add("--skip", type=int, help="lcm: timesteps of a solver's step")
+    add("--renoise", type=float, nargs=2, metavar=("MEAN", "STD"), help="logit of the noise level that is judged")
+    add(
+        "--blocks",
+        type=int,
+        nargs="+",
+        help="of the network whose features are judged (default: all; dmd2: the middle)",
+    )
+    add("--misaligned", type=float, metavar="SHARE", help="of real samples that are fakes, with other prompts")
+    add("--r1", dest="r1_method", choices=("head-inputs", "finite-difference", "exact"))
+    add("--r1-weight", type=float)
+
+
+def method_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Those that were given, for `build_method`, which refuses what the method does not take.
+
+    Raises:
+        OptionError: the discriminator cannot be read.
+        PluginError: its file or module cannot be loaded.
+    """
+    parser = argparse.ArgumentParser()
+    add_method_options(parser)
+    names = [name for name in vars(parser.parse_args([])) if name != "method"]
+    found = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if "discriminator" in found:
+        found["discriminator"] = parse_component(found["discriminator"])
+    if "guidance" in found and not options.method.startswith("lcm"):
+        if len(found["guidance"]) > 1:
+            raise OptionError(f"--guidance {found['guidance']}: {options.method} takes one scale; a range is for lcm")
+        (found["guidance"],) = found["guidance"]
+    return found

@@ -1,0 +1,129 @@
+"""What methods are built from, and what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from advloss import Adversary, DiscriminatorSpec, MakeOptimizer, create_discriminator, list_components
+from advloss_distill._any_timestep import AnyTimestep
+from advloss_distill._family import Family
+from advloss_distill._guidance import Guidance
+from advloss_distill._noised_data import NoisedData
+from advloss_distill._simulation import BackwardSimulation, Conditions, Data, Path
+from advloss_distill._student_scheduler import spread
+from advloss_distill._term import Term
+
+Named = tuple[Any, dict[str, Any]]
+"""A discriminator, by name or class, and its options: what `advloss.parse_component` returns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is there before a method is chosen.
+
+    Attributes:
+        family, pipeline: the teacher's; it is on the device, and frozen by what is built.
+        data: real samples and conditions.
+        example: conditions of one sample or more, to look at their sizes.
+        paths: timesteps of the student (`sampling_paths`).
+        batch_size: of the student.
+        lora: rank of an adapter in place of all weights, or 0.
+        optimizer: of the discriminator; None is the method's.
+        backward_simulation: train on the student's own samples, noised again; None as the method has it.
+    """
+
+    family: Family
+    pipeline: Any
+    data: Data
+    example: Conditions
+    paths: Sequence[Path]
+    batch_size: int
+    lora: int = 0
+    optimizer: MakeOptimizer | None = None
+    backward_simulation: bool | None = None
+
+    @property
+    def teacher(self) -> Any:
+        """The network that is distilled."""
+        return self.family.network(self.pipeline)
+
+    @property
+    def vae(self) -> Any:
+        """The pipeline's, beside the teacher."""
+        vae = getattr(self.pipeline, "vae", None)
+        return vae if vae is None else vae.to(next(self.teacher.parameters()).device)
+
+    @property
+    def num_classes(self) -> int | None:
+        """For classes in place of prompts, their number."""
+        return self.family.num_classes(self.teacher)
+
+    def student(self) -> nn.Module:
+        """A copy of the teacher, all of it or an adapter trainable."""
+        return self.family.adapted(self.teacher, self.lora) if self.lora else self.family.student(self.teacher)
+
+    def inputs(self, backward: bool) -> BackwardSimulation | NoisedData:
+        """The student's inputs at its timesteps: its own samples, or real ones; `backward` is the method's way."""
+        if backward if self.backward_simulation is None else self.backward_simulation:
+            counts = spread(self.paths, self.batch_size)
+            return BackwardSimulation(self.family.diffusion, self.paths, counts)
+        return NoisedData(self.family.diffusion, max(self.paths, key=len), self.batch_size, self.data)
+
+    def guidance(self, scale: float) -> Guidance | None:
+        """Of the teacher; None at 1.
+
+        Raises:
+            OptionError: the family knows none, or the pipeline has no text encoder.
+        """
+        return None if scale == 1 else Guidance(scale, self.family.nothing(self.pipeline))
+
+    def told(self, component: Named, channels: int, resolution: int, steps: int, further: int = 0) -> Named:
+        """`component` with the options that follow from what it will see: sizes, and the conditions that it can take.
+
+        Args:
+            further: length of what comes beside the text's vector.
+        """
+        name, options = component
+        spec = spec_of(component)
+        if spec is None:
+            return component
+        text = self.family.text(self.example)
+        features = (0 if text is None else text.shape[1]) + further
+        sizes = {"class": ("num_classes", self.num_classes), "vector": ("condition_features", features or None)}
+        kinds = {**sizes, "time": ("num_steps", steps)}
+        follow = dict(kinds[kind] for kind in spec.conditions if kind in kinds)
+        if spec.fixed_size:
+            follow["resolution"] = resolution
+        return name, {"in_channels": channels, **{n: v for n, v in follow.items() if v is not None}, **options}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What a method gives to `Distillation`: ``Distillation(family, teacher, **method.arguments(), ...)``."""
+
+    student: nn.Module
+    adversary: Adversary | None
+    simulation: BackwardSimulation | NoisedData | AnyTimestep
+    term: Term | None = None
+    distillation_weight: float = 0.0
+    further: dict[str, Any] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """By their names there."""
+        return {**{name: value for name, value in vars(self).items() if name != "further"}, **self.further}
+
+
+def spec_of(component: Named) -> DiscriminatorSpec | None:
+    """What the catalogue says about it; None of a class of one's own."""
+    rows = [row.spec for row in list_components("discriminator") if component[0] in (row.name, row.full_name)]
+    return rows[0] if rows and isinstance(rows[0], DiscriminatorSpec) else None
+
+
+def created(component: Named) -> nn.Module:
+    """The discriminator."""
+    target, options = component
+    return create_discriminator(target, **options) if isinstance(target, str) else target(**options)
