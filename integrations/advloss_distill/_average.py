@@ -7,8 +7,10 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
+from advloss import OptionError
 from advloss_distill._family import bare
 
 
@@ -23,6 +25,7 @@ class Averaged(nn.Module):
 
     def __init__(self, student: nn.Module, values: Sequence[Tensor]) -> None:
         super().__init__()
+        self._sharded = any(isinstance(value, DTensor) for value in values)
         names = [name for name, parameter in student.named_parameters() if parameter.requires_grad]
         self._student = (student,)  # in a tuple: no part of this module, but for `parameters`
         self._values = dict(zip(names, values, strict=True))
@@ -36,4 +39,9 @@ class Averaged(nn.Module):
 
     @torch.no_grad()
     def forward(self, *args: Any, **options: Any) -> Any:
+        if self._sharded:
+            raise OptionError(
+                "the averaged student cannot be asked while FSDP2 spreads it over processes; consistency distillation "
+                "does: train it with DistributedDataParallel"
+            )
         return functional_call(self._student[0], self._values, args, options)
