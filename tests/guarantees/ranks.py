@@ -24,7 +24,8 @@ GLOBAL = 8
 STEPS = 3
 LONG = 50
 BOUND = 60  # seconds a case: then the process says where it hangs, and ends
-SGD = functools.partial(torch.optim.SGD, lr=1e-3)
+LR, STEP_SIZE = 1e-3, "the largest step"
+SGD = functools.partial(torch.optim.SGD, lr=LR)
 
 
 def cases() -> list[catalogue.Combination]:
@@ -49,10 +50,12 @@ def run(combination: catalogue.Combination, accelerator: Any) -> dict[str, Tenso
     generator = torch.Generator().manual_seed(5)
     condition = part(combination.condition(GLOBAL), rank, world)
     shape = combination.samples(1).shape[1:]
+    norms = []
     for _ in range(STEPS):
         real, fake = torch.empty(2, GLOBAL, *shape, dtype=torch.float64).uniform_(-1, 1, generator=generator)
-        adversary.discriminator_step(part(real, rank, world), part(fake, rank, world), condition)
-    return tensors(adversary)
+        report = adversary.discriminator_step(part(real, rank, world), part(fake, rank, world), condition)
+        norms.append(report.grad_norm)
+    return {**tensors(adversary), STEP_SIZE: LR * torch.stack(norms).max()}
 
 
 class Sick(torch.nn.Module):
