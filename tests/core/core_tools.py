@@ -14,6 +14,7 @@ import advloss
 # Every discriminator of the catalogue, as small as it gets: options, and the shape of one sample.
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "dcgan": ({"width": 4, "resolution": 8}, (3, 8, 8)),
+    "detail": ({"width": 4}, (3, 8, 8)),
     "dino": (
         {"backbone": "test_vit", "pretrained": False, "resolution": 32, "blocks": (0, 1)},
         (3, 32, 32),
