@@ -53,6 +53,11 @@ def perceptual_distance(perceptual: Perceptual, samples: Tensor, images: Tensor)
     if samples.ndim == 5:
         samples, images = (video.transpose(1, 2).flatten(0, 1) for video in (samples, images))
     distance = perceptual(samples, images)
+    if not isinstance(distance, Tensor):
+        raise InputError(
+            f"the perceptual module returned a {type(distance).__name__}: return a tensor, one value a sample or a scalar "
+            "(LPIPS: retPerLayer=False)"
+        )
     if distance.numel() not in (1, len(samples)):
         raise InputError(
             f"the perceptual module returned a map of shape {tuple(distance.shape)} for {len(samples)} samples: return "

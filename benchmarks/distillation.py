@@ -133,7 +133,8 @@ class Twice(Simulated):
     def step(self) -> None:
         torch.manual_seed(1)
         noisy, timesteps, condition, judged, real = self.batch()
-        made = self.denoiser.x0(self.student, noisy, timesteps, condition)
+        with torch.no_grad():
+            made = self.denoiser.x0(self.student, noisy, timesteps, condition)
         report = self.adversary.discriminator_step(real, made, judged)
         x0 = self.denoiser.x0(self.student, noisy, timesteps, condition)
         self.simulation.advance(x0, condition)

@@ -49,9 +49,14 @@ class Mirrored(nn.Module):
 
 
 class R3GAN(ByHand):
-    """The order of work of R3GAN's Trainer.py: fakes anew for each player, samples as leaves, one backward for all."""
+    """The order of work of R3GAN's Trainer.py: fakes anew for each player, the other one frozen, samples as leaves, one
+    backward for all."""
 
-    generates_again = True
+    def step(self) -> None:
+        with torch.no_grad():  # the generator is frozen in the discriminator's phase
+            fake = self.generator(self.latent)
+        self.update_discriminator(fake)
+        self.update_generator(self.generator(self.latent))
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         return softplus(self.discriminator(self.real) - self.discriminator(fake)).mean()

@@ -90,6 +90,7 @@ def main() -> int:
         distillation.load(options.out / "checkpoints")
     if not run(distillation, options):
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")
+        accelerator.end_training()
         return distillation.exit_status
     if accelerator.is_main_process:
         finish(distillation, data, options, time.perf_counter() - began)

@@ -73,16 +73,19 @@ def main() -> int:
 
     if options.compare and training.step_count <= options.start_step:
         if not run(training, options.start_step, held_out, options):
+            accelerator.end_training()
             return training.exit_status
         other = make_training(images, options, accelerator, start_step=options.steps, head_start=0)  # that is never
         other.load(checkpoints)
         with progress_bar(other, options.steps, "without adversary") as bar:
             if not other.run(options.steps, lambda progress: bar.update()):
+                accelerator.end_training()
                 return other.exit_status
         if accelerator.is_main_process:
             other.averaged_model().save_pretrained(plain)
         training.load(checkpoints)  # for the random numbers
     if not run(training, options.steps, held_out, options):
+        accelerator.end_training()
         return training.exit_status
 
     if accelerator.is_main_process:

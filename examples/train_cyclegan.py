@@ -166,8 +166,10 @@ def main() -> int:
                 save(game, checkpoints)
         if asked_to_stop.exit_status:
             save(game, checkpoints)
+            accelerator.end_training()
             return asked_to_stop.exit_status
     finish(game.cycle.eval(), options, began)
+    accelerator.end_training()
     return 0
 
 

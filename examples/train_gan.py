@@ -225,6 +225,7 @@ def train(given: argparse.Namespace) -> int:
         resume=given.resume,
     )
     if result.exit_status == 143:  # SIGTERM: this machine is wanted for something else, pictures can wait
+        accelerator.end_training()
         return result.exit_status
 
     if accelerator.is_main_process:

@@ -68,10 +68,12 @@ def main() -> int:
         phase = make_phase(name, crops, options)
         training = PhasedTraining(ResidualNetwork(1, depth=4), [phase], accelerator=accelerator, ema_decay=0.995)
         if not run(training, options):
+            accelerator.end_training()
             return training.exit_status
         networks[name] = training.averaged_model()
         save_weights(networks[name], options.out / f"{name.replace(' ', '-').lower()}.safetensors", phase=name)
     finish(networks, pairs, options, began)
+    accelerator.end_training()
     return 0
 
 

@@ -91,6 +91,7 @@ def main() -> int:
     if options.resume:
         training.load(options.out / "checkpoints")
     if not run(training, options):
+        accelerator.end_training()
         return training.exit_status
     if accelerator.is_main_process:
         finish(training, pairs, options, began)

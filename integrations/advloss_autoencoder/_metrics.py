@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,18 @@ class Figures:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, `model` is in eval mode; after it each of its parts is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 @torch.no_grad()
 def evaluate(
     autoencoder: nn.Module,
@@ -58,19 +71,28 @@ def evaluate(
         lpips: a perceptual distance.
 
     Raises:
-        InputError: there are no images.
+        InputError: there are no images, one is none, or a reconstruction has another size.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     inner = autoencoder.model if isinstance(autoencoder, Autoencoder) else autoencoder
-    training = inner.training
-    call = Autoencoder(inner.eval(), sample_posterior=False)
+    call = Autoencoder(inner, sample_posterior=False)
     features = features or PatchFeatures().to(device)
     rows: list[tuple[float, ...]] = []
     energies, real, fake, distances = [], [], [], []
     for image in images:
+        if image.ndim != 3:
+            raise InputError(
+                f"an image has shape {tuple(image.shape)}; give each as (3, H, W); videos are not measured"
+            )
         batch = image[None].to(device)
-        made = call(batch).samples.float().clamp(-1, 1)
+        with evaluating(inner):
+            made = call(batch).samples.float().clamp(-1, 1)
+        if made.shape != batch.shape:
+            raise InputError(
+                f"the reconstruction of an image of shape {tuple(batch.shape[1:])} has shape {tuple(made.shape[1:])}: "
+                "give images with sides that the autoencoder's downsampling divides"
+            )
         error = (made - batch).square().mean().double()
         ssim = structural_similarity_index_measure(made, batch, data_range=2.0)
         rows.append((10 * math.log10(4 / max(float(error), 1e-12)), float(ssim)))
@@ -79,7 +101,6 @@ def evaluate(
         real.append(features(batch))
         if lpips is not None:
             distances.append(float(perceptual_distance(lpips, made, batch)))
-    inner.train(training)
     if not rows:
         raise InputError("there are no images to evaluate on")
     made_energy, own_energy = (sum(column) for column in zip(*energies))

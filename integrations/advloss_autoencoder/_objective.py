@@ -114,6 +114,8 @@ class Objective:
         """
         samples, regularization = reconstruction
         _check(samples, images)
+        if torch.is_grad_enabled() and not samples.requires_grad:
+            raise InputError("no gradient reaches the autoencoder from its reconstruction: is all of it frozen?")
         pixel = reconstruction_loss = self.pixel(samples, images)
         perceptual = None
         if self.perceptual is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from advloss import InputError, Perceptual
 from advloss_autoencoder._autoencoder import Autoencoder
 from advloss_autoencoder._data import middle
-from advloss_autoencoder._metrics import Features, Figures, evaluate
+from advloss_autoencoder._metrics import Features, Figures, evaluate, evaluating
 from advloss_autoencoder._picture import save_comparison
 
 
@@ -40,6 +40,7 @@ def validate(
     Raises:
         InputError: there are no images, or a reconstruction has another size.
     """
+    images = list(images)
     if not images:
         raise InputError("there are no images to validate on")
     window = min(window, *(side for image in images[:4] for side in image.shape[1:]))
@@ -48,6 +49,7 @@ def validate(
     for name, model in models.items():
         device = next(model.parameters()).device
         figures[name] = evaluate(model, images, features=features, lpips=lpips, device=device)
-        made[name] = Autoencoder(model, sample_posterior=False)(windows.to(device)).samples.cpu()
+        with evaluating(model):
+            made[name] = Autoencoder(model, sample_posterior=False)(windows.to(device)).samples.cpu()
     save_comparison(picture, windows, made, enlarge=enlarge)
     return figures

@@ -141,6 +141,8 @@ def _pixels(image: Any) -> np.ndarray:
     """A PIL image as uint8 `(H, W)` or `(H, W, 3)`."""
     if image.mode == "F":
         raise InputError("holds floats, whose range nobody knows; save it with 8 or 16 bits")
+    if image.mode == "I" and image.format != "PNG":  # PNG has 16 bits at most
+        raise InputError("holds 32-bit integers, whose range nobody knows; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # PIL would clip these at 255 instead of scaling them
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:

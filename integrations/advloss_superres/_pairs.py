@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, final
 
@@ -185,7 +185,8 @@ class FolderPairs:
     def __init__(self, low: Path | str, high: Path | str, scale: int, smallest: int = 1) -> None:
         check_scale(scale)
         self.scale, self.skipped = scale, list[Skipped]()
-        lows, highs = self._by_name(low, f"x{scale}"), self._by_name(high, "")
+        highs = self._by_name(high)
+        lows = self._by_name(low, lambda name: name if name in highs else name.removesuffix(f"x{scale}"))
         for name in sorted(lows.keys() ^ highs.keys()):
             path, other = (lows[name], high) if name in lows else (highs[name], low)
             self.skipped.append(Skipped(path, f"has no partner in {other}"))
@@ -209,11 +210,11 @@ class FolderPairs:
         height, width = (length * self.scale for length in low.shape[1:])
         return low, high[:, :height, :width]
 
-    def _by_name(self, folder: Path | str, ending: str) -> dict[str, Path]:
-        """Files by their path below `folder`, without suffix and `ending`."""
+    def _by_name(self, folder: Path | str, partner: Callable[[str], str] = str) -> dict[str, Path]:
+        """Files by their path below `folder`, without suffix, as `partner` says it."""
         named: dict[str, Path] = {}
         for path in image_files(folder):
-            name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
+            name = partner(path.relative_to(folder).with_suffix("").as_posix())
             if name in named:
                 self.skipped.append(Skipped(path, f"has the name of {named[name].name}"))
             named.setdefault(name, path)

@@ -55,6 +55,12 @@ def test_videos_are_judged_frame_by_frame() -> None:
     assert seen == [(10, 3, 8, 8)]
 
 
+def test_a_tuple_is_no_distance() -> None:
+    samples, images = torch.rand(2, 2, 3, 8, 8)
+    with pytest.raises(InputError, match="returned a tuple: return a tensor"):
+        perceptual_distance(lambda a, b: (a.mean(), b.mean()), samples, images)  # type: ignore[arg-type, return-value]
+
+
 def test_a_map_is_no_distance() -> None:
     samples, images = torch.rand(2, 2, 3, 8, 8)
     with pytest.raises(InputError, match=r"a map of shape \(2, 3, 8, 8\) for 2 samples"):

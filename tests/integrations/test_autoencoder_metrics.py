@@ -93,6 +93,32 @@ def test_the_model_is_left_in_its_mode_and_measured_without_chance() -> None:
     assert torch.equal(torch.get_rng_state(), state)  # or validation would change the training that it looks at
 
 
+class Moody(nn.Module):
+    """A stand-in whose parts are in different modes, and that draws and counts in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def test_every_part_is_left_in_its_mode_after_an_error_too(tmp_path: Path) -> None:
+    model = Moody().train()
+    model.layers[0].eval()
+    image, video = torch.rand(3, 32, 32), torch.rand(3, 5, 32, 32)
+    state, numbers = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    validate({"moody": model}, [image], tmp_path / "picture.png", window=32)
+    with pytest.raises(InputError, match=r"\(3, H, W\)"):
+        evaluate(model, [video])
+    with pytest.raises(InputError, match="downsampling divides"):
+        evaluate(nn.Sequential(model, nn.AvgPool2d(2)), [image])
+    assert [model.training, model.layers[0].training, model.layers[1].training] == [True, False, True]
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), numbers)
+
+
 def test_models_side_by_side(tmp_path: Path) -> None:
     """The same figures as one by one, and a picture of what all images have."""
     models = {"without": kl_model(), "with": kl_model()}

@@ -170,7 +170,7 @@ def test_videos_are_perceived_frame_by_frame() -> None:
         return (made - given).square().mean((1, 2, 3), keepdim=True)  # as LPIPS returns it
 
     video = torch.rand(2, 3, 5, 8, 8)
-    made = Reconstruction(video * 0.5, None)
+    made = Reconstruction((video * 0.5).requires_grad_(), None)
     adversary = Adversary(("patch", {"dims": 3, "width": 4, "depth": 1}), start_step=1)
     losses = Objective(adversary, perceptual=perceptual)(made, video)
     assert shapes == [((10, 3, 8, 8), (10, 3, 8, 8))]

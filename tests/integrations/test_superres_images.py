@@ -162,7 +162,7 @@ def test_files_that_cannot_be_used_are_skipped_counted_and_named(tmp_path: Path)
     glass = np.full((40, 50, 4), 128, np.uint8)
     Image.fromarray(glass, "RGBA").save(tmp_path / "glass.png")
     Image.fromarray(np.zeros((40, 50), np.float32)).save(tmp_path / "floats.tif")
-    Image.fromarray(np.full((40, 50), 2**20, np.int32)).save(tmp_path / "integers.tif")
+    Image.fromarray(np.full((40, 50), 200, np.int32)).save(tmp_path / "integers.tif")
     (tmp_path / "notes.txt").write_text("no image, and no image's name")
     images = FolderImages(tmp_path, smallest=32)
     assert [path.name for path in images.paths] == ["good.jpg", "good.png"]
@@ -236,6 +236,17 @@ def test_pairs_of_two_folders(tmp_path: Path) -> None:
     assert "name of fits.jpg" in reasons["low/fits.png"]
     with pytest.raises(InputError, match="no usable pair"):
         FolderPairs(low / "marked", high / "deep", scale=2)
+
+
+def test_a_name_that_ends_like_a_scale_is_its_own(tmp_path: Path) -> None:
+    for folder, side in (("low", 8), ("high", 16)):
+        (tmp_path / folder).mkdir()
+        for name in ("box2", "texx2", "plain"):
+            ending = "x2" if (folder, name) == ("low", "plain") else ""
+            Image.new("RGB", (side, side)).save(tmp_path / folder / f"{name}{ending}.png")
+    pairs = FolderPairs(tmp_path / "low", tmp_path / "high", scale=2)
+    assert [high.stem for _, high in pairs.paths] == ["box2", "plain", "texx2"]
+    assert not pairs.skipped
 
 
 def test_crops_of_pairs_are_at_one_place() -> None:
