@@ -36,6 +36,25 @@ def step_unread(adversary: advloss.Adversary, samples: Any, *condition: Any) -> 
     assert not bool(report.skipped)
 
 
+WAYS = {
+    "item": lambda t: t.sum().item(),
+    "bool": lambda t: bool(t.sum() > 0),
+    "cpu": lambda t: t.cpu(),
+    "tolist": lambda t: t.tolist(),
+    "numpy": lambda t: t.numpy(),
+    "mask": lambda t: t[t > 0],
+    "write by mask": lambda t: t.__setitem__(t > 0, torch.zeros(2)),
+    "masked_select": lambda t: t.masked_select(t > 0),
+    "unique": lambda t: t.unique(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_reading_is_seen(way: str) -> None:
+    with NoReading(), pytest.raises(AssertionError, match="makes the host wait"):
+        WAYS[way](torch.ones(2))
+
+
 CONDITIONED = [one for one in combinations() if one.condition() is not None and one.loss == "hinge"]
 
 
