@@ -68,6 +68,7 @@ from advloss_superres import (
 )
 
 DEGRADATIONS = {"bicubic": Bicubic, "real-esrgan": SecondOrder}
+WINDOW = 16  # pixels; tiles are cut at its multiples, where windows of transformers begin (8 in SwinIR, 16 in HAT)
 
 
 def main() -> int:
@@ -268,7 +269,7 @@ def maker(model: nn.Module | None, options: argparse.Namespace) -> Callable[[Ten
     """What makes images: a network, in tiles where they are large, or bicubic interpolation."""
     if model is None:
         return functools.partial(enlarge, scale=options.scale)
-    overlap = reach(model)  # with it there are no seams
+    overlap = (reach(model) // WINDOW + 2) * WINDOW  # with it there are no seams
     return lambda low: restore(model, low, tile=options.tile, overlap=overlap).clamp(-1, 1)
 
 
@@ -318,11 +319,14 @@ def parse() -> argparse.Namespace:
     for name in ("psnr_steps", "adversarial_steps", "side", "batch", "held_out", "shown", "window", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.tile < 1 or options.tile % WINDOW:
+        parser.error(f"--tile {options.tile}: give a multiple of {WINDOW}")
     if options.low and not options.images:
         parser.error("--low needs --images, the folder of the originals")
     if options.phase == "adversarial" and not options.init and options.network in ("residual", "rrdb"):
         parser.error("--phase adversarial begins with the weights of a PSNR phase: give them as --init")
-    if options.alpha is not None and (options.phase == "psnr" or not 0 <= options.alpha <= 1):
+    one_end = options.phase == "psnr" or (options.phase == "adversarial" and not options.init)
+    if options.alpha is not None and (one_end or not 0 <= options.alpha <= 1):
         parser.error(
             "--alpha is from 0 to 1, and lies between two phases: give --phase both, or adversarial with --init"
         )

@@ -18,7 +18,8 @@ def restore(
 
     Every tile is given `overlap` pixels more on each side, as far as there are any, and what is made of them is cut away.
     Where `overlap` reaches as far as the network looks (`reach`), the result is that of the whole image, also at its
-    borders: there a tile ends where the image does.
+    borders: there a tile ends where the image does. A network that works in windows (SwinIR) needs `tile` and `overlap` that are
+    multiples of the window's side, and an overlap a window larger than `reach`, which depends on the place in a window.
 
     Args:
         model: from `(N, C, h, w)` to `(N, C', scale h, scale w)`, in eval mode.

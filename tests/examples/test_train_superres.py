@@ -81,7 +81,7 @@ def test_a_single_phase_from_the_weights_of_another_run(finished: Path, tmp_path
     out = tmp_path / "out"
     options = ("--images", images, "--held-out", 2, "--degradation", "real-esrgan", "--adversary", "real-esrgan")
     begin = ("--phase", "adversarial", "--init", finished / "psnr.safetensors")
-    done = run(out, *options, *begin, "--adversarial-steps", 1, "--feature-matching", 1, "--tile", 8)
+    done = run(out, *options, *begin, "--adversarial-steps", 1, "--feature-matching", 1, "--tile", 16)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 images to train on, 2 held out" in done.stdout
     assert "1 file skipped" in done.stdout
@@ -153,6 +153,8 @@ def test_the_reverse_order_is_refused(finished: Path, tmp_path: Path) -> None:
         (("--psnr-steps", 0), "--psnr-steps must be at least 1"),
         (("--phase", "adversarial"), "begins with the weights of a PSNR phase"),
         (("--alpha", 2), "--alpha is from 0 to 1"),
+        (("--network", "some.pth", "--phase", "adversarial", "--alpha", 0.5), "lies between two phases"),
+        (("--tile", 20), "--tile 20: give a multiple of 16"),
         (("--low", "nowhere"), "--low needs --images"),
         (("--side", 15), "give a multiple of the scale 2"),
         (("--network", "nowhere.pth"), "holds no network"),

@@ -83,6 +83,21 @@ def test_tiles_show_no_seam(name: str, scale: int) -> None:
     assert float((restore(network, images, tile=20, overlap=0) - whole).abs().max()) > 1e-3
 
 
+def test_tiles_of_a_network_with_windows_show_no_seam_where_they_begin_with_a_window() -> None:
+    swinir = pytest.importorskip("spandrel.architectures.SwinIR")
+    options = {"img_size": 64, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2], "window_size": 8, "mlp_ratio": 2}
+    model = swinir.SwinIR(**options, upscale=2, upsampler="pixelshuffledirect").eval()
+    images = torch.rand(1, 3, 24, 144) * 2 - 1
+    with torch.no_grad():
+        whole = model(images)
+    seams = [
+        float((restore(model, images, tile=64, overlap=overlap) - whole).abs().max())
+        for overlap in (reach(model), (reach(model) // 8 + 2) * 8)
+    ]
+    assert seams[0] > 0.1
+    assert seams[1] < 1e-5
+
+
 def test_how_far_a_network_looks() -> None:
     assert reach(nn.Conv2d(3, 3, 7, padding=3)) == 3
     assert reach(nn.Sequential(nn.Conv2d(3, 4, 5, padding=2), nn.Conv2d(4, 12, 3, padding=1), nn.PixelShuffle(2))) == 3
