@@ -102,7 +102,8 @@ class PhasedTraining:
     Args:
         model: any network from images to images.
         phases: usually one without an adversary and one with.
-        follows: the phase that the model's weights come from, as `load_weights` says; refused alike.
+        follows: the phase that the model's weights come from, as `load_weights` says; refused alike. Any but ``"psnr"`` counts as
+            one with an adversary; None for weights that come from nowhere.
         ema_decay: of the averaged network; 0 for the network itself.
         max_grad_norm: clip the network's gradient to this 2-norm.
 
@@ -251,7 +252,7 @@ def _check(model: nn.Module, phases: Sequence[Phase], follows: str | None, ema_d
     for phase in phases:
         if phase.steps < 1:
             raise OptionError(f"phase {phase.name!r} has {phase.steps} steps; give 1 or more")
-    kinds = [(follows, follows == "adversarial")] if follows else []
+    kinds = [(follows, follows != "psnr")] if follows else []
     kinds += [(phase.name, phase.adversarial) for phase in phases]
     for (before, adversarial), (after, judged) in pairwise(kinds):
         if adversarial and not judged:

@@ -66,6 +66,8 @@ def test_an_adversary_does_not_come_first(make_accelerator: Make) -> None:
         training(make_accelerator(), phase("adversarial"), phase("psnr"))
     with pytest.raises(OptionError, match="Train on pixels first"):
         training(make_accelerator(), phase("psnr"), follows="adversarial")
+    with pytest.raises(OptionError, match="'interpolated', which has one"):
+        training(make_accelerator(), phase("psnr"), follows="interpolated")
     training(make_accelerator(), phase("adversarial"), follows="psnr")
     training(make_accelerator(), phase("adversarial"), phase("adversarial"), follows="adversarial")
 
