@@ -47,15 +47,17 @@ class Autoencoder(nn.Module):
         """`(N, C, H, W)`, or videos `(N, C, T, H, W)`, in [-1, 1].
 
         Raises:
-            InputError: other channels or dimensions than the model was built for.
+            InputError: other channels or dimensions than the model was built for, sides that it does not divide, no floats.
         """
         model: Any = self.model
+        if not images.is_floating_point():
+            raise InputError(f"images have dtype {images.dtype}: give floats in [-1, 1] (x / 127.5 - 1)")
         if not (hasattr(model, "encode") and hasattr(model, "decode")):
             return _read(model(images))
         try:
             code = model.encode(images)
         except (RuntimeError, ValueError) as error:
-            if problem := _unfit(model, images):
+            if problem := _unfit(model, images, error):
                 raise InputError(problem) from error
             raise
         posterior = getattr(code, "latent_dist", None)
@@ -111,7 +113,7 @@ def _unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def _unfit(model: nn.Module, images: Tensor) -> str | None:
+def _unfit(model: nn.Module, images: Tensor, error: Exception) -> str | None:
     """Why `model` cannot have encoded `images`, where their shape tells. Asked afterwards, since configurations count
     channels in several ways: Wan 2.2's are those of patches."""
     name, shape = type(model).__name__, tuple(images.shape)
@@ -125,6 +127,8 @@ def _unfit(model: nn.Module, images: Tensor) -> str | None:
             f"images have shape {shape}, and this {name} takes {channels} channels: give images (N, C, ...) in "
             "[-1, 1], not latents"
         )
+    if "divisible" in str(error):
+        return f"images have shape {shape}, whose sides this {name} cannot halve often enough: crop or resize them ({error})"
     return None
 
 

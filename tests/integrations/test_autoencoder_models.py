@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from autoencoder_tools import MODELS, images_for, kl_model, tiny_model, vq_model, wan_model
+from autoencoder_tools import MODELS, dc_model, images_for, kl_model, tiny_model, vq_model, wan_model
 from torch import Tensor, nn
 
 import advloss
@@ -176,6 +176,10 @@ def test_errors_say_what_to_pass() -> None:
         Autoencoder(wan_model())(torch.zeros(2, 3, 8, 8))
     with pytest.raises(InputError, match=r"takes images \(N, C, H, W\)"):
         Autoencoder(kl_model())(torch.zeros(2, 3, 5, 8, 8))
+    with pytest.raises(InputError, match="cannot halve often enough: crop or resize"):
+        Autoencoder(dc_model())(torch.zeros(2, 3, 30, 31))
+    with pytest.raises(InputError, match=r"dtype torch.uint8: give floats in"):
+        Autoencoder(tiny_model())(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
 
     class Odd(nn.Module):
         def forward(self, images: Tensor) -> dict[str, Tensor]:
