@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from no_reading import NoReading
 from test_doctor import NAMES, RECORDED, data_size, expected
 
 import advloss
@@ -158,13 +159,6 @@ def test_values_that_have_not_arrived_are_left_for_later(monkeypatch: pytest.Mon
 
 def test_noting_reads_nothing() -> None:
     """Between two looks no value goes to the host."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class NoReading(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            assert function is not torch.ops.aten._local_scalar_dense.default
-            return function(*args, **(kwargs or {}))
-
     adversary, monitor = collapsing(10**6)
     report = step(adversary)
     with NoReading():

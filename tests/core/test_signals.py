@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from core_tools import assert_same, images, patch, snapshot
+from no_reading import NoReading
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import advloss
 from advloss import _gate, _signals
@@ -223,14 +223,6 @@ def test_describe_is_plain_data() -> None:
     assert about["batch_norm"] is True
     assert about["samples"] == [4, 3, 8, 8]
     assert about["optimizer"] == {"name": "Adam", "lr": 2e-4}
-
-
-class NoReading(TorchDispatchMode):
-    """Fails when a value goes to the host."""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert function not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
-        return function(*args, **(kwargs or {}))
 
 
 def test_measuring_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
