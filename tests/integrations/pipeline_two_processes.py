@@ -7,43 +7,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from pipeline_tools import tiny_conditions, tiny_family
-
-import advloss
-from advloss_distill import (
-    BackwardSimulation,
-    Distillation,
-    LatentData,
-    Renoising,
-    TeacherDiscriminator,
-    sampling_paths,
-    spread,
-    student_scheduler,
-)
+from sana_tools import distillation_of
 
 out, told = Path(sys.argv[1]), {}
 for kind in ("adapter", "whole"):
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
-    pipeline, family = tiny_family("sana", renoising=Renoising())
-    teacher = pipeline.transformer
-    student = family.adapted(teacher, rank=2) if kind == "adapter" else family.student(teacher)
-    data = LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6))
-    paths = sampling_paths(student_scheduler(family))
-    adversary = advloss.Adversary(TeacherDiscriminator(family, teacher, data.told, width=8), loss="hinge")
-    distillation = Distillation(
-        family,
-        teacher,
-        student,
-        adversary,
-        BackwardSimulation(family.diffusion, paths, spread(paths, 8)),
-        data,
-        torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=1e-3),
-        accelerator=accelerator,
-        distillation_weight=0.5,
-    )
-    set_seed(0, device_specific=True)
+    distillation = distillation_of(accelerator, kind)
+    student, adversary = accelerator.unwrap_model(distillation.student), distillation.adversary
     before = {name: value.clone() for name, value in student.state_dict().items()}
     distillation.run(2, checkpoints=out / kind)
     told[kind] = {

@@ -12,20 +12,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType, set_seed
-from pipeline_tools import tiny_conditions, tiny_family
+from sana_tools import distillation_of
 from torch.distributed.tensor import DTensor
 
-import advloss
-from advloss_distill import (
-    BackwardSimulation,
-    Distillation,
-    LatentData,
-    Renoising,
-    TeacherDiscriminator,
-    sampling_paths,
-    spread,
-    student_scheduler,
-)
+from advloss_distill import Distillation
 
 out, told = Path(sys.argv[1]), {}
 
@@ -40,28 +30,6 @@ def sharding() -> Accelerator:
     accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
     accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
     return accelerator
-
-
-def distillation_of(accelerator: Accelerator, kind: str) -> Distillation:
-    pipeline, family = tiny_family("sana", renoising=Renoising())
-    teacher = pipeline.transformer
-    student = family.adapted(teacher, rank=2) if kind == "adapter" else family.student(teacher)
-    data = LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6))
-    paths = sampling_paths(student_scheduler(family))
-    adversary = advloss.Adversary(TeacherDiscriminator(family, teacher, data.told, width=8), loss="hinge")
-    made = Distillation(
-        family,
-        teacher,
-        student,
-        adversary,
-        BackwardSimulation(family.diffusion, paths, spread(paths, 8)),
-        data,
-        torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=1e-3, eps=1e-3),
-        accelerator=accelerator,
-        distillation_weight=0.5,
-    )
-    set_seed(0, device_specific=True)
-    return made
 
 
 def tell(name: str, made: Distillation) -> None:
