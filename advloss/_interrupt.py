@@ -61,11 +61,22 @@ def interruptible(accelerator: Any = None) -> Iterator[Interrupt]:
     A second Ctrl-C raises KeyboardInterrupt as usual; a further SIGTERM changes nothing, since launchers and
     schedulers send several, and saving is not to be ended by the second. In a thread other than the main one nothing
     is changed: signals do not arrive there. With an `accelerate.Accelerator` all its processes get the same answer;
-    each must then call it as often as the others: it is one tiny gather.
+    each must then call it as often as the others: it is one tiny gather. They leave together, unless one raises.
     """
     interrupt = Interrupt(accelerator)
-    if threading.current_thread() is not threading.main_thread():
+    with _asking(interrupt):
         yield interrupt
+    if accelerator is not None and accelerator.num_processes > 1:
+        # gloo's threads may still hold tensors of the last gather; an interpreter that ends meanwhile aborts, and the exit
+        # status is lost (https://github.com/pytorch/pytorch/pull/179291). A barrier holds none, and lets them finish.
+        accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _asking(interrupt: Interrupt) -> Iterator[None]:
+    """Inside, signals ask `interrupt`; afterwards their handlers are as before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -77,7 +88,7 @@ def interruptible(accelerator: Any = None) -> Iterator[Interrupt]:
     for number in before:
         signal.signal(number, ask)
     try:
-        yield interrupt
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

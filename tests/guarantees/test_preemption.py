@@ -141,6 +141,25 @@ def test_one_process_does_not_communicate() -> None:
         assert not asked_to_stop()
 
 
+def test_processes_leave_together_unless_one_raises() -> None:
+    """Else one ends while gloo's threads still hold its tensors, and its exit status is that of an abort."""
+    waited = []
+
+    class Two:
+        num_processes = 2
+
+        def wait_for_everyone(self) -> None:
+            waited.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    with interruptible(Two()):
+        assert not waited
+    assert waited == [before]  # a signal is no question any more
+    with pytest.raises(ValueError, match="one of them"), interruptible(Two()):
+        raise ValueError("one of them")
+    assert len(waited) == 1
+
+
 def test_another_thread_is_left_alone() -> None:
     answers = []
 
