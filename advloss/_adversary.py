@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from advloss import _accelerate, _state
 from advloss._about import describe
+from advloss._ahead import Ahead
 from advloss._condition import Condition
 from advloss._create import check_known, create_recipe, load_target, options_of
 from advloss._followers import Followers
@@ -32,10 +33,10 @@ from advloss._registry import find
 from advloss._regularizer import leaf
 from advloss._report import Report
 from advloss._runtime import Runtime
-from advloss._seen import SeenFeatures
+from advloss._seen import SeenFeatures, precision_of
 from advloss._signals import EVERY, MIXED_EVERY, has_batch_norm, mixed_accuracy, sample_signals
 from advloss._steps import check_parameters, check_steps
-from advloss._turn import Turn, cut, report_of, take_turn
+from advloss._turn import Due, Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
 from advloss._warn import warn_user
 from advloss.errors import CombinationError, OptionError, StateError
@@ -121,6 +122,7 @@ class Adversary:
         self._runtime = Runtime()
         self._whole = set[str]()  # second-order terms that were found to have a whole graph
         self._seen = SeenFeatures()
+        self._ahead = Ahead()
         self._passing = PassingGradient()
         self._shape: tuple[int, ...] | None = None
         self._shares = player_of(self.discriminator) is not self.discriminator and not self.augmentations
@@ -190,8 +192,7 @@ class Adversary:
             fake_logits = at_least_float32(judge(fake, condition))
             real_logits: Logits | None = None
             if getattr(self.loss, "paired", False) and real is not None:
-                with torch.no_grad():
-                    real_logits = at_least_float32(judge(*self._gate.cast(real, real_condition, self._dtype)))
+                real_logits = self._logits_of_real(real, real_condition)
             loss = self.loss.generator(fake_logits, real_logits)
             self._passing.watch(fake if known is None or self._through is None else self._through, loss)
             if self._shares:
@@ -308,7 +309,13 @@ class Adversary:
             "update": self._update.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "fake_grad_norm": self._passing.number(),
-            "counters": {"step": self.step, "skipped": self._guard.in_a_row, "seed": self._seed, **self._calls},
+            "counters": {
+                "step": self.step,
+                "skipped": self._guard.in_a_row,
+                "seed": self._seed,
+                **self._calls,
+                "ahead": int(self._ahead.wanted),
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -344,6 +351,42 @@ class Adversary:
         self._calls = {player: counters[player] for player in self._calls}
         self._guard.forget()
         self._seen.forget()
+        self._ahead.wanted = bool(counters["ahead"])
+
+    def _logits_of_real(self, real: Tensor, condition: Condition | None) -> Logits:
+        """For a paired loss: with them the discriminator's turn on the same samples has begun, and need not ask again."""
+        due = self._due()
+        given = real, condition
+        real, condition = self._gate.cast(real.detach(), condition, self._dtype)
+        real = leaf(real) if "real" in due.leaves else real
+        keep = self._ahead.wanted and torch.is_grad_enabled() and self._asks_ahead(due)
+        with self._stream("discriminator"), torch.set_grad_enabled(keep):
+            judge = self._judge({}, **self._options(due))
+            with due.differentiable():
+                logits = at_least_float32(judge(real, condition))
+            if keep:
+                self._ahead.keep(judge, (real, condition), given, self._moment())
+        return logits.detach() if isinstance(logits, Tensor) else detach(logits)
+
+    def _asks_ahead(self, due: Due) -> bool:
+        """Whether what the generator's turn computes of real samples is what the discriminator's would compute."""
+        whole = player_of(self.discriminator) is self.discriminator  # frozen features are shared otherwise
+        mixed = torch.is_autocast_enabled(self._device.type)
+        return whole and self.step >= self.discriminator_start_step and not (mixed and due.second_order)
+
+    def _moment(self) -> tuple[Any, ...]:
+        return self.step, self._calls["discriminator"], precision_of(self._update.parameters[0])
+
+    def _due(self) -> Due:
+        return Due({n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0})
+
+    def _options(self, due: Due) -> dict[str, Any]:
+        """How the discriminator runs in its own turn."""
+        return {
+            "feature_leaves": bool(due.leaves & {"real_features", "fake_features"}),
+            "compiled": None if due.second_order else self._compiled,
+            "checkpoint": self._checkpoint,
+        }
 
     def _take_turn(
         self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
@@ -352,26 +395,23 @@ class Adversary:
         self._shape = tuple(real.shape)
         conditions = condition, condition if fake_condition is None else fake_condition
         self._gate.check_finite(self._runtime.world, real=(real, conditions[0]), fake=(fake, conditions[1]))
-        due = {n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0}
-        leaves = frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in due.values()))
-        second_order = any(getattr(r, "second_order", None) for r in due.values())
-        real, condition = self._gate.cast(real.detach(), condition, self._dtype)
-        given = fake
+        due, given = self._due(), fake
         fake, fake_condition = self._gate.cast(fake.detach(), fake_condition, self._dtype)
-        real = leaf(real) if "real" in leaves else real
-        fake = leaf(fake) if "fake" in leaves else fake
+        fake = leaf(fake) if "fake" in due.leaves else fake
         # gradients of gradients underflow in half precision: those steps run in full
-        with self._stream("discriminator"), self._runtime.autocast(self._device, enabled=not second_order):
-            judge = self._judge(
-                {fake: self._features_for_both(given) if self._shares and not fake.requires_grad else None},
-                feature_leaves=bool(leaves & {"real_features", "fake_features"}),
-                compiled=None if second_order else self._compiled,
-                checkpoint=self._checkpoint,
-            )
-            with differentiable_twice() if second_order else nullcontext():
+        with self._stream("discriminator"), self._runtime.autocast(self._device, enabled=not due.second_order):
+            if (asked := self._ahead.take(real, condition, self._moment())) is not None:
+                judge, real, condition = asked.judge, asked.real, asked.condition
+                asked.go_on()
+            else:
+                real, condition = self._gate.cast(real.detach(), condition, self._dtype)
+                real = leaf(real) if "real" in due.leaves else real
+                known = self._features_for_both(given) if self._shares and not fake.requires_grad else None
+                judge = self._judge({fake: known}, **self._options(due))
+            with due.differentiable():
                 turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
                 self._measure(judge, turn, condition, fake_condition)
-        self._check_double_backward(due, turn)
+        self._check_double_backward(due.regularizers, turn)
         return turn
 
     def _measure(self, judge: Judge, turn: Turn, condition: Condition | None, fake_condition: Condition | None) -> None:

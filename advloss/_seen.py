@@ -1,4 +1,4 @@
-"""Frozen features that one player's turn computed, for the other's."""
+"""Frozen features that one player's turn computed, for the other's; and how samples are known again."""
 
 from __future__ import annotations
 
@@ -13,22 +13,33 @@ Player = Literal["generator", "discriminator"]
 
 
 @dataclass(frozen=True)
-class _Turn:
-    """A player's last turn: on which samples, as they were; their features, if they are kept."""
+class Sighting:
+    """Samples as they were once. Those of inference mode count no writes, and cannot be known again."""
 
-    player: Player
     samples: Tensor  # holding them keeps their memory from being used again
     version: int
-    precision: torch.dtype | None
-    features: Sequence[Tensor] | None
 
-    def was_on(self, samples: Tensor) -> bool:
-        """Whether `samples` are those of this turn, not written to since."""
-        if samples.is_inference() or samples._version != self.version:
+    @classmethod
+    def of(cls, samples: Tensor) -> Sighting:
+        return cls(samples.detach(), samples._version)
+
+    def is_of(self, samples: object) -> bool:
+        """Whether `samples` are the same ones, not written to since."""
+        if not isinstance(samples, Tensor) or samples.is_inference() or samples._version != self.version:
             return False
         own = self.samples
         same = samples.data_ptr() == own.data_ptr() and samples.shape == own.shape
         return same and samples.stride() == own.stride() and samples.dtype == own.dtype
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A player's last turn: on which samples; their features, if they are kept."""
+
+    player: Player
+    sighting: Sighting
+    precision: torch.dtype | None
+    features: Sequence[Tensor] | None
 
 
 class SeenFeatures:
@@ -50,22 +61,22 @@ class SeenFeatures:
         last = self._last
         if last is None or last.player == player:
             return None
-        self.wanted[player] = last.was_on(samples)
-        return last.features if self.wanted[player] and last.precision == _precision(samples) else None
+        self.wanted[player] = last.sighting.is_of(samples)
+        return last.features if self.wanted[player] and last.precision == precision_of(samples) else None
 
     def remember(self, player: Player, samples: Tensor, features: Sequence[Tensor] | None) -> None:
         """That `player` had its turn on `samples`, and what to keep of it."""
         if samples.is_inference():  # writes to it are not counted
             self._last = None
         else:
-            self._last = _Turn(player, samples.detach(), samples._version, _precision(samples), features)
+            self._last = _Turn(player, Sighting.of(samples), precision_of(samples), features)
 
     def forget(self) -> None:
         """Let go of all samples and features."""
         self._last = None
 
 
-def _precision(samples: Tensor) -> torch.dtype | None:
+def precision_of(samples: Tensor) -> torch.dtype | None:
     """What autocast computes in at this place; None where it is off."""
     device = samples.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from advloss._condition import Condition
-from advloss._judge import Judge
+from advloss._judge import Judge, differentiable_twice
 from advloss._logits import Logits, at_least_float32, detach, logit_mean
 from advloss._loss import Loss
 from advloss._report import Report
@@ -43,28 +44,48 @@ class Turn:
     signals: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Due:
+    """The regularizers of a step, and how the discriminator has to run for them."""
+
+    regularizers: Mapping[str, Any]
+
+    @functools.cached_property
+    def leaves(self) -> frozenset[str]:
+        """What is differentiated by: some of real, fake, real_features, fake_features."""
+        return frozenset[str]().union(*(getattr(r, "differentiates", ()) for r in self.regularizers.values()))
+
+    @functools.cached_property
+    def second_order(self) -> bool:
+        """Whether a term differentiates a gradient."""
+        return any(getattr(regularizer, "second_order", None) for regularizer in self.regularizers.values())
+
+    def differentiable(self) -> AbstractContextManager[None]:
+        """Inside, a forward can be differentiated as often as they need."""
+        return differentiable_twice() if self.second_order else nullcontext()
+
+
 def take_turn(
     judge: Judge,
     loss: Any,
-    regularizers: Mapping[str, Any],
+    due: Due,
     real: Tensor,
     fake: Tensor,
     condition: Condition | None,
     fake_condition: Condition | None,
 ) -> Turn:
     """One forward a side; the regularizers share it where they look at the same samples."""
-    second_order = any(getattr(regularizer, "second_order", None) for regularizer in regularizers.values())
     real_logits = at_least_float32(judge(real, condition))
     fake_logits = at_least_float32(judge(fake, condition if fake_condition is None else fake_condition))
     total = loss.discriminator(real_logits, fake_logits)
     terms, scratch = {}, {}
-    for name, regularizer in regularizers.items():
+    for name, regularizer in due.regularizers.items():
         term, buffers = _term(regularizer, judge, real, fake, condition, fake_condition)
         terms[name] = term * getattr(regularizer, "every", 1)
         scratch.update({f"regularizers.{name}.{key}": buffer for key, buffer in buffers.items()})
     total = sum(terms.values(), start=total)
     scratch.update({f"discriminator.{key}": buffer for key, buffer in judge.buffers.items()})
-    return Turn(real.detach(), fake.detach(), total, real_logits, fake_logits, terms, scratch, second_order)
+    return Turn(real.detach(), fake.detach(), total, real_logits, fake_logits, terms, scratch, due.second_order)
 
 
 def cut(term: Tensor) -> bool:
