@@ -13,7 +13,8 @@ from advloss.errors import NonFiniteError
 
 
 class Flag:
-    """Whether a step was good. On a GPU it travels to the host behind the step, and nobody waits for it there."""
+    """Whether a step was good. On a GPU it travels to the host behind the step; it is read when the next one's work is on its
+    way there, which goes on meanwhile."""
 
     def __init__(self, good: bool | Tensor) -> None:
         self._good = Late(good) if isinstance(good, Tensor) else good

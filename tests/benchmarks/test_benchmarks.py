@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import gpu
 from benchmarks._harness import Row, Settings, Table, compare, peak_bytes
 from benchmarks._results import BENCHMARKS
 
@@ -24,7 +26,18 @@ SHORT = Settings(short=True, pairs=2)
 def test_short_form(name: str) -> None:
     for extra in ("accelerate", "diffusers", "timm", "sklearn", "tqdm"):
         pytest.importorskip(extra)
-    results = list(importlib.import_module(f"benchmarks.{name}").rows(SHORT))
+    check(list(importlib.import_module(f"benchmarks.{name}").rows(SHORT)))
+
+
+def test_what_is_for_a_gpu_runs_on_any_device() -> None:
+    assert not list(gpu.rows(SHORT))  # takes long on a CPU, and says nothing
+    results = list(gpu.figures(SHORT))
+    check(results)
+    share = results[-1].rows[0]
+    assert 0 < share[-1] == share[3] / share[4]
+
+
+def check(results: list[Any]) -> None:
     assert results
     for result in results:
         if isinstance(result, Row):
