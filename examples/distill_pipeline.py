@@ -339,7 +339,7 @@ def parse() -> argparse.Namespace:
     )
     add_method_options(training)
     training.add_argument("--ema", type=float, default=0.995)
-    training.add_argument("--accumulate", type=int, default=1, metavar="BATCHES")
+    training.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches of an iteration (default: 1)")
     training.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
     training.add_argument("--half-teacher", action="store_true", help="keep the teacher in bfloat16")
     training.add_argument("--gradient-checkpointing", action="store_true", help="of the student")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,16 @@ class Progress:
                 numbers[name] = float(value)
         report = {} if self.report is None else self.report.as_dict()
         return {**numbers, **{f"discriminator/{name}": value for name, value in report.items()}}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What the student made, real samples and what is told of both; `shown`: fake, real and told, as the adversary sees them."""
+
+    made: Made
+    real: Any = None
+    told: Any = None
+    shown: tuple[Any, Any, Any] = (None, None, None)
 
 
 class Distillation:
@@ -147,37 +157,30 @@ class Distillation:
         return self.iteration >= iterations
 
     def step(self) -> Progress:
-        """One iteration: the discriminator's turn, then the student's on the same samples.
+        """One iteration: the discriminator's turn, then the student's on the same samples. Each takes one step.
+
+        With gradients accumulated by the accelerator, an iteration is of so many batches. Their graphs would not fit together,
+        so that with an adversary the student's answers to them are computed twice: for its turn once more, with a graph.
 
         In this order the student follows a discriminator that has already seen these samples. On digits the other
         order, with all else equal, left about twice the distance (docs/distillation.md).
         """
+        parts = self.accelerator.gradient_accumulation_steps
+        reports, losses = [], []
         if self.adversary is not None:
-            for _ in range(self.discriminator_steps - 1):
-                with torch.no_grad():
-                    shown = self._show(self._make())
-                self._judge(self.adversary, *shown)
-        made = self._make()
-        report = adversarial = None
-        if self.adversary is not None:
-            fake, real, judged = self._show(made)
-            report = self._judge(self.adversary, fake, real, judged)
-            adversarial = self.adversary.generator_loss(fake, real=real, condition=judged)
-        distilled = self.distillation_weight * self.term(made) if self.distillation_weight else None
-        loss = sum(term for term in (adversarial, distilled) if term is not None)
-        assert isinstance(loss, Tensor)
-        self.accelerator.backward(loss)
-        self.guard.step(noisy=made.noisy, x0=made.x0, loss=loss)
-        self.optimizer.zero_grad()
+            for _ in range((self.discriminator_steps - 1) * parts):
+                self._judge(self.adversary, self._draw(graph=False))
+        for batch, report in self._batches(parts):
+            reports.append(report)
+            with self.accelerator.accumulate(self.student):
+                losses.append(self._follow(batch))
         if self.scheduler is not None:
             self.scheduler.step()
         self.ema.step(trained(self.student))
         self.iteration += 1
+        adversarial, distilled = map(_mean, zip(*losses))
         return Progress(
-            iteration=self.iteration,
-            generator_loss=None if adversarial is None else adversarial.detach(),
-            distillation_loss=None if distilled is None else distilled.detach(),
-            report=report,
+            iteration=self.iteration, generator_loss=adversarial, distillation_loss=distilled, report=reports[-1]
         )
 
     def averaged_student(self) -> nn.Module:
@@ -223,29 +226,66 @@ class Distillation:
     def _x0(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         return self.denoiser.x0(self.student, noisy, timesteps, condition)
 
-    def _make(self) -> Made:
-        """The student's answers to its next inputs."""
+    def _batches(self, parts: int) -> Iterator[tuple[_Batch, Report | None]]:
+        """An iteration's batches for the student; where there is a discriminator, after its step on all of them."""
+        if self.adversary is None or parts == 1:
+            for _ in range(parts):
+                batch = self._draw()
+                yield batch, None if self.adversary is None else self._judge(self.adversary, batch)
+        else:  # the graphs of all of them would not fit together
+            drawn = [self._draw(graph=False) for _ in range(parts)]
+            reports = [self._judge(self.adversary, batch) for batch in drawn]
+            yield from ((self._again(batch), reports[-1]) for batch in drawn)
+
+    def _draw(self, graph: bool = True) -> _Batch:
+        """The student's answers to its next inputs, and what the adversary is shown of them."""
         device, simulation = self.accelerator.device, self.simulation
         noise = torch.randn(simulation.fresh, *self._shape(), device=device)
         noisy, condition = simulation.inputs(noise, self.data.conditions(simulation.fresh))
         timesteps = simulation.timesteps.to(device)
-        x0 = self._x0(noisy, timesteps, condition)
+        with torch.set_grad_enabled(graph):
+            x0 = self._x0(noisy, timesteps, condition)
         simulation.advance(x0, condition)
         average = Averaged(self.accelerator.unwrap_model(self.student), self.ema.shadow_params)
-        return Made(noisy=noisy, timesteps=timesteps, x0=x0, condition=condition, average=average)
+        made = Made(noisy=noisy, timesteps=timesteps, x0=x0, condition=condition, average=average)
+        if self.adversary is None:
+            return _Batch(made)
+        real = self.data.real(condition)
+        return self._show(_Batch(made, real, self.denoiser.judged(condition, simulation.steps.to(device))))
 
-    def _show(self, made: Made) -> tuple[Tensor, Tensor, Any]:
-        """Fake and real samples as the adversary sees them, and what it is told."""
-        real = self.data.real(made.condition)
-        judged = self.denoiser.judged(made.condition, self.simulation.steps.to(self.accelerator.device))
-        return self.shown(made.x0, real, judged)
+    def _again(self, batch: _Batch) -> _Batch:
+        """The same batch, with the graph of the student's answers."""
+        made = batch.made
+        x0 = self._x0(made.noisy, made.timesteps, made.condition)
+        return self._show(replace(batch, made=replace(made, x0=x0)))
 
-    def _judge(self, adversary: Adversary, fake: Tensor, real: Tensor, judged: Any) -> Report:
-        """The discriminator's turn."""
-        if self.misaligned == 0:
-            return adversary.discriminator_step(real, fake, condition=judged)
-        fakes, told = with_misaligned(fake, real, judged, self.misaligned)
-        return adversary.discriminator_step(real, fakes, condition=judged, fake_condition=told)
+    def _show(self, batch: _Batch) -> _Batch:
+        with torch.set_grad_enabled(batch.made.x0.requires_grad):
+            return replace(batch, shown=self.shown(batch.made.x0, batch.real, batch.told))
+
+    def _judge(self, adversary: Adversary, batch: _Batch) -> Report:
+        """The discriminator's turn; it steps after the last batch of an accumulation."""
+        fake, real, told = batch.shown
+        others = told
+        if self.misaligned:
+            fake, others = with_misaligned(fake, real, told, self.misaligned)
+        with self.accelerator.accumulate(self.student):
+            return adversary.discriminator_step(real, fake, condition=told, fake_condition=others)
+
+    def _follow(self, batch: _Batch) -> tuple[Tensor | None, Tensor | None]:
+        """The student's turn; it steps after the last batch of an accumulation. Its two losses, where there are any."""
+        made, adversarial, distilled = batch.made, None, None
+        if self.adversary is not None:
+            fake, real, told = batch.shown
+            adversarial = self.adversary.generator_loss(fake, real=real, condition=told)
+        if self.distillation_weight:
+            distilled = self.distillation_weight * self.term(made)
+        loss = sum(term for term in (adversarial, distilled) if term is not None)
+        assert isinstance(loss, Tensor)
+        self.accelerator.backward(loss)
+        self.guard.step(noisy=made.noisy, x0=made.x0, loss=loss)
+        self.optimizer.zero_grad()
+        return tuple(None if term is None else term.detach() for term in (adversarial, distilled))  # type: ignore[return-value]
 
     def _shape(self) -> tuple[int, ...]:
         return self.denoiser.sample_shape(self.accelerator.unwrap_model(self.student))
@@ -254,3 +294,9 @@ class Distillation:
 def trained(student: nn.Module) -> list[nn.Parameter]:
     """The parameters that change: all, or an adapter's."""
     return [parameter for parameter in student.parameters() if parameter.requires_grad]
+
+
+def _mean(losses: Sequence[Tensor | None]) -> Tensor | None:
+    """Over an iteration's batches; None where there are none."""
+    found = [loss for loss in losses if loss is not None]
+    return torch.stack(found).mean() if found else None

@@ -58,21 +58,32 @@ class Pixels:
         self.family, self.vae, self.embed = family, vae.requires_grad_(False).eval(), embed
         self.chunk = chunk
         self.window = None if crop is None or crop == family.resolution else crop // factor
+        self._cut = self._window()
+        self._shown: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, fake: Tensor, real: Tensor, judged: Judged) -> tuple[Tensor, Tensor, Judged]:
         """Images of fake and real latents `(N, C, h, w)`, and what the discriminator is told of them."""
+        self._shown = None
         images, reals = self.pair(fake, real)
+        self._shown = fake, images
         if self.embed is not None:
             vector = self.embed(reals)
             judged = {**judged, "vector": torch.cat([judged["vector"], vector], 1) if "vector" in judged else vector}
         return images, reals, judged
 
     def pair(self, latents: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Images of two versions of some latents, cut alike; no gradient reaches `others`."""
-        cut = self._cut(latents)
+        """Images of two versions of some latents, cut alike; no gradient reaches `others`.
+
+        Of latents that the adversary was just shown it takes those images, once: the decoder is most of the work, too.
+        """
+        shown, self._shown = self._shown, None
+        if shown is None or shown[0] is not latents:
+            self._cut = self._window()
+            images = self.decode(self._cut(latents))
+        else:
+            images = shown[1]
         with torch.no_grad():
-            constant = self.decode(cut(others))
-        return self.decode(cut(latents)), constant
+            return images, self.decode(self._cut(others))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images `(N, 3, H, W)` of latents, in their precision."""
@@ -87,12 +98,12 @@ class Pixels:
         kind = next(self.vae.parameters()).dtype
         return self.family.to_images(self.vae, latents.to(kind)).to(latents.dtype)
 
-    def _cut(self, latents: Tensor) -> Callable[[Tensor], Tensor]:
-        """From latents to the window of this iteration."""
+    def _window(self) -> Callable[[Tensor], Tensor]:
+        """From latents to a window of them, drawn anew."""
         if self.window is None:
             return lambda latents: latents
         size = self.window
-        top, left = (int(torch.randint(side - size + 1, ())) for side in latents.shape[-2:])
+        top, left = (int(torch.randint(side - size + 1, ())) for side in self.family.shape[-2:])
         return lambda latents: latents[..., top : top + size, left : left + size]
 
 

@@ -108,6 +108,25 @@ def test_both_sides_see_one_window_and_it_moves() -> None:
     assert all(any(torch.allclose(one, window, atol=1e-5) for window in whole) for one in seen)
 
 
+@pytest.mark.parametrize("crop", [None, 8])
+def test_the_teachers_term_takes_the_images_that_the_adversary_was_shown(crop: int | None) -> None:
+    """Once, of the same latents, in the same window; its gradient is that of images decoded for it alone."""
+    pipeline, family = tiny_family("stable-diffusion")
+    pixels, calls = Pixels(family, pipeline.vae, crop=crop), []
+    pipeline.vae.decoder.register_forward_hook(lambda module, given, image: calls.append(image.requires_grad))
+    latents, other = torch.randn(2, *family.shape, requires_grad=True), torch.randn(2, *family.shape)
+    images, _, _ = pixels(latents, other, {})
+    made, target = pixels.pair(latents, other)
+    assert calls == [True, False, False]
+    assert made is images
+    again, matching = pixels.pair(latents, latents)
+    assert calls[3:] == [True, False]
+    torch.testing.assert_close(again, matching)
+    if crop is None:
+        slopes = [torch.autograd.grad(image.square().sum(), latents)[0] for image in (made, again)]
+        torch.testing.assert_close(*slopes)
+
+
 def test_a_decoder_in_half_precision() -> None:
     pipeline, family = tiny_family("stable-diffusion")
     latents = torch.randn(2, *family.shape, requires_grad=True)
@@ -241,7 +260,7 @@ def test_a_term_sees_what_the_student_made(accelerator: Accelerator) -> None:
 def test_the_average_is_called_without_a_copy(accelerator: Accelerator) -> None:
     distillation = tiny_distillation(accelerator, ema_decay=0.5)
     distillation.run(3)
-    made = distillation._make()
+    made = distillation._draw().made
     expected = distillation.averaged_student()
     told = (distillation.denoiser, made.noisy, made.timesteps, made.condition)
     before = weights(distillation.student)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from distill_tools import (
     differences,
     flat,
     fresh_accelerator,
+    reset_accelerate,
     tiny_distillation,
     weights,
 )
@@ -92,6 +94,65 @@ def test_both_players_see_the_same_samples_the_discriminator_first(accelerator: 
         assert student.real is discriminator.real
         assert student.condition is discriminator.condition
     assert [turn.seen for turn in turns] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("discriminator_steps", [1, 2])
+def test_accumulated_batches_make_one_step_of_each_player(discriminator_steps: int) -> None:
+    """All batches are judged before the student moves, on the same samples; its gradient is the mean over them."""
+    reset_accelerate()
+    accelerator, parts = Accelerator(cpu=True, gradient_accumulation_steps=3), 3
+    distillation = tiny_distillation(accelerator, discriminator_steps=discriminator_steps)
+    adversary, calls, slopes, found = distillation.adversary, [], [], []
+    distillation.run(1)
+    adversary.turns.clear()
+    adversary.judged.clear()
+    x0, step = distillation._x0, distillation.guard.step
+
+    def record(*args: Any) -> Tensor:
+        answer = x0(*args)
+        if answer.requires_grad:
+            calls.append(args)
+            answer.register_hook(slopes.append)
+        return answer
+
+    def look(**values: Any) -> None:
+        found[:] = [parameter.grad.clone() for parameter in distillation.student.parameters()]
+        step(**values)
+
+    distillation._x0, distillation.guard.step = record, look
+    before, average = copy.deepcopy(distillation.student), copy.deepcopy(distillation.ema.shadow_params)
+    counts = (
+        adversary.step,
+        distillation.optimizer.optimizer.state[next(distillation.student.parameters())]["step"].item(),
+    )
+    progress = distillation.step()
+    assert adversary.step == counts[0] + discriminator_steps
+    assert distillation.optimizer.optimizer.state[next(distillation.student.parameters())]["step"] == counts[1] + 1
+    assert len(adversary.turns) == parts
+    assert [turn.seen for turn in adversary.turns] == [parts * discriminator_steps] * parts
+    for turn, judged in zip(adversary.turns, adversary.judged[-parts:], strict=True):
+        assert torch.allclose(turn.fake, judged.fake, atol=1e-6)
+        assert turn.real is judged.real
+        assert turn.condition is judged.condition
+    answers = [distillation.denoiser.x0(before, *args) for args in calls]
+    expected = torch.autograd.grad(answers, list(before.parameters()), slopes)
+    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-7) for one, other in zip(found, expected, strict=True))
+    assert progress.iteration == 2
+    assert any(differences(average, distillation.ema.shadow_params))
+    reset_accelerate()
+
+
+def test_accumulation_without_an_adversary_computes_nothing_twice() -> None:
+    reset_accelerate()
+    distillation = tiny_distillation(Accelerator(cpu=True, gradient_accumulation_steps=2), distillation_weight=1.0)
+    distillation.run(1)
+    distillation.adversary, calls = None, []
+    distillation.student.register_forward_hook(lambda module, given, output: calls.append(output.sample.requires_grad))
+    before = weights(distillation.student)
+    distillation.step()
+    assert sum(calls) == 2
+    assert differences(before, distillation.student.state_dict())
+    reset_accelerate()
 
 
 def test_the_network_is_told_timesteps_and_labels(accelerator: Accelerator) -> None:

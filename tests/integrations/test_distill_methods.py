@@ -260,8 +260,7 @@ def test_the_image_condition_is_told(accelerator: Accelerator) -> None:
     text = setup.family.text(setup.example).shape[1]
     assert built.adversary.discriminator.condition_features == text + 64
     distillation.run(1)
-    made = distillation._make()
-    _, real, judged = distillation._show(made)
+    _, real, judged = distillation._draw().shown
     assert judged["vector"].shape == (8, text + 64)
     torch.testing.assert_close(judged["vector"][:, text:], built.further["shown"].embed(real))
     assert judged["vector"][:, text:].std(0).min() > 0  # of each image its own
