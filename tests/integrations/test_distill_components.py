@@ -116,7 +116,7 @@ def test_the_teachers_term_takes_the_images_that_the_adversary_was_shown(crop: i
     pipeline.vae.decoder.register_forward_hook(lambda module, given, image: calls.append(image.requires_grad))
     latents, other = torch.randn(2, *family.shape, requires_grad=True), torch.randn(2, *family.shape)
     images, _, _ = pixels(latents, other, {})
-    made, target = pixels.pair(latents, other)
+    made, _ = pixels.pair(latents, other)
     assert calls == [True, False, False]
     assert made is images
     again, matching = pixels.pair(latents, latents)
