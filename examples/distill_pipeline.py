@@ -55,7 +55,7 @@ from advloss_distill import (
     student_scheduler,
     teacher_made,
 )
-from advloss_distill.methods import Setup, add_method_options, build_method, method_options
+from advloss_distill.methods import Setup, add_method_options, build_method, memory_options, method_options
 
 SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
 CURVES = (
@@ -287,6 +287,8 @@ def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
         half_activations=options.mixed_precision in ("bf16", "fp16"),
         half_teacher=options.half_teacher,
         bytes_a_moment=4 if options.optimizer == "adamw" else 1,
+        vae=getattr(pipeline, "vae", None),
+        **memory_options(options.method, **method_options(options)),
     )
     print(estimate.table())
     return 0

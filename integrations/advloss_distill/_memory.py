@@ -5,14 +5,16 @@ They are torch's fake tensors: of the device ``meta`` underneath, but attention 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
+from advloss import OptionError
 from advloss_distill._family import Family
 from advloss_distill._lora import add_lora
 from advloss_distill._simulation import Conditions
@@ -22,11 +24,12 @@ WIDTHS = {  # where a network's configuration says how wide a condition is
     "pooled_prompt_embeds": ("pooled_projection_dim",),
 }
 TOKENS = 128
+Judged = Literal["teacher", "copy", "images", "nothing"]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device, without sharding; what the discriminator's heads and the allocator add is not counted.
+    """Bytes on one device, without sharding; what heads, a discriminator by name and the allocator add is not counted.
 
     Attributes:
         parameters: of the student, in 32 bits.
@@ -35,7 +38,8 @@ class Memory:
         average: of the averaged student.
         teacher: its weights.
         activations: what the student's forward keeps for its backward.
-        judged: the same of the teacher, through which the adversary's gradient goes.
+        judge: weights, gradients and moments of a network that trains beside the student; those of the decoder.
+        judged: activations of what the adversary's gradient goes through.
     """
 
     parameters: int
@@ -44,6 +48,7 @@ class Memory:
     average: int
     teacher: int
     activations: int
+    judge: int
     judged: int
 
     @property
@@ -68,14 +73,21 @@ def estimate_memory(
     half_teacher: bool = False,
     bytes_a_moment: int = 4,
     tokens: int = TOKENS,
+    judged_by: Judged = "teacher",
+    vae: nn.Module | None = None,
+    crop: int | None = None,
+    chunk: int | None = None,
 ) -> Memory:
-    """Of LADD with these settings, before anything is allocated.
+    """Of a distillation with these settings, before anything is allocated.
 
     Args:
         network: of the teacher; only its configuration is read, and its weights are not touched.
         lora: the adapter's rank, or 0 for all weights.
         half_activations: mixed precision.
         tokens: of a prompt.
+        judged_by: what the adversary's gradient goes through: the teacher (LADD), a copy of it that trains as a whole (DMD2's fake
+            score, which looks at fakes, reals and fakes to denoise before one backward), decoded images, or nothing large.
+        vae: whose decoder makes the images; `crop` and `chunk` as `Pixels` has them.
     """
     kind: Any = type(network)
     with torch.device("meta"):
@@ -84,13 +96,26 @@ def estimate_memory(
     if lora:
         add_lora(student, lora)
     student.train()
-    if gradient_checkpointing:
-        student.enable_gradient_checkpointing()
-    with FakeTensorMode():
-        kept = _kept(family, _faked(student), batch_size, tokens, inputs_need_gradients=False)
-        judged = _kept(family, _faked(teacher), batch_size, tokens, inputs_need_gradients=True)
+    judge = judged = 0
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in student.parameters())
+    with FakeTensorMode():
+        if judged_by == "copy":
+            judge = 4 * everything + (4 + 2 * bytes_a_moment) * trained
+            judged = 3 * _kept(family, _faked(student), batch_size, tokens, inputs_need_gradients=False)
+        elif judged_by == "teacher":
+            judged = _kept(family, _faked(teacher), batch_size, tokens, inputs_need_gradients=True)
+        elif judged_by == "images":
+            if vae is None:
+                raise OptionError(
+                    f"this {family.name} was loaded without its VAE, and images are made by it: give vae="
+                )
+            judge = 4 * sum(p.numel() for p in vae.parameters())
+            judged = _decoded(family, vae, min(batch_size, chunk or batch_size), crop)
+        if gradient_checkpointing:
+            student.enable_gradient_checkpointing()
+        kept = _kept(family, _faked(student), batch_size, tokens, inputs_need_gradients=False)
+    halved = half_teacher if judged_by == "teacher" else half_activations
     return Memory(
         parameters=4 * everything,
         gradients=4 * trained,
@@ -98,7 +123,8 @@ def estimate_memory(
         average=4 * trained,
         teacher=sum(p.numel() for p in teacher.parameters()) * (2 if half_teacher else 4),
         activations=kept // (2 if half_activations else 1),
-        judged=judged // (2 if half_teacher else 1),
+        judge=judge,
+        judged=judged // (2 if halved else 1),
     )
 
 
@@ -116,6 +142,23 @@ def _faked(network: nn.Module) -> nn.Module:
 
 def _kept(family: Family, network: nn.Module, count: int, tokens: int, inputs_need_gradients: bool) -> int:
     """Bytes that one forward of `count` samples keeps, parameters left out."""
+    noisy = torch.zeros(count, *family.shape, requires_grad=inputs_need_gradients)
+    timesteps = torch.zeros(count, dtype=torch.long)
+    conditions = _conditions(family, network, count, tokens)
+    return _keeps(network, lambda: family.output(network, noisy, timesteps, conditions))
+
+
+def _decoded(family: Family, vae: Any, count: int, crop: int | None) -> int:
+    """Bytes that decoding `count` samples keeps for the gradient by them."""
+    with torch.device("meta"):
+        decoder = type(vae).from_config(vae.config).requires_grad_(False).eval()
+    decoder = _faked(decoder)
+    side = family.shape[-1] * (crop or family.resolution) // family.resolution
+    latents = torch.zeros(count, family.shape[0], side, side, requires_grad=True)
+    return _keeps(decoder, lambda: family.to_images(decoder, latents))
+
+
+def _keeps(network: nn.Module, forward: Callable[[], Tensor]) -> int:
     own = {p.untyped_storage()._cdata for p in network.parameters()}
     found: dict[int, tuple[Tensor, int]] = {}
 
@@ -125,10 +168,8 @@ def _kept(family: Family, network: nn.Module, count: int, tokens: int, inputs_ne
             found[storage._cdata] = (tensor, storage.nbytes())  # holding it keeps its place its own
         return tensor
 
-    noisy = torch.zeros(count, *family.shape, requires_grad=inputs_need_gradients)
-    timesteps = torch.zeros(count, dtype=torch.long)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = family.output(network, noisy, timesteps, _conditions(family, network, count, tokens))
+        output = forward()
     del output
     return sum(size for _, size in found.values())
 

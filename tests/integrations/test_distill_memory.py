@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from pipeline_tools import FAMILIES, TOKENS, tiny_conditions, tiny_family
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from advloss import OptionError
 from advloss_distill import Family, estimate_memory
+from advloss_distill.methods import METHODS, memory_options
 
 
 def really_kept(family: Family, network: nn.Module, inputs_need_gradients: bool) -> int:
     """Bytes of the storages that autograd keeps in a forward on the CPU, those of parameters left out."""
-    own = {p.data_ptr() for p in network.parameters()}
-    found: dict[int, Tensor] = {}
     condition = tiny_conditions(family, 2)
     noisy = torch.randn(2, *family.shape, requires_grad=inputs_need_gradients)
+    return keeps(network, lambda: family.output(network, noisy, torch.tensor([9, 500]), condition))
+
+
+def keeps(network: nn.Module, forward: Callable[[], Tensor]) -> int:
+    own = {p.data_ptr() for p in network.parameters()}
+    found: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         found[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = family.output(network, noisy, torch.tensor([9, 500]), condition)
+        output = forward()
     assert output.requires_grad
     return sum(t.untyped_storage().nbytes() for place, t in found.items() if place not in own)
 
@@ -53,9 +61,54 @@ def test_the_estimate_is_what_a_forward_keeps(name: str, lora: int) -> None:
             found.average,
             found.teacher,
             found.activations,
+            found.judge,
             found.judged,
         )
     )
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion", "sana"])
+@pytest.mark.parametrize(("crop", "chunk"), [(None, None), (8, None), (8, 1)])
+def test_decoded_images_are_counted(name: str, crop: int | None, chunk: int | None) -> None:
+    pipeline, family = tiny_family(name)
+    found = estimate_memory(
+        family,
+        pipeline.components[family.part],
+        batch_size=2,
+        tokens=TOKENS,
+        judged_by="images",
+        vae=pipeline.vae,
+        crop=crop,
+        chunk=chunk,
+    )
+    vae = pipeline.vae.requires_grad_(False).eval()
+    side = family.shape[-1] * (crop or family.resolution) // family.resolution
+    latents = torch.randn(chunk or 2, family.shape[0], side, side, requires_grad=True)
+    assert found.judged == pytest.approx(keeps(vae, lambda: family.to_images(vae, latents)), rel=0.05)
+    assert found.judge == 4 * sum(p.numel() for p in vae.parameters())
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_fake_score_is_counted(lora: int) -> None:
+    """Its weights, gradients and moments, and three forwards before one backward."""
+    pipeline, family = tiny_family("stable-diffusion")
+    found = estimate_memory(family, pipeline.unet, batch_size=2, lora=lora, tokens=TOKENS, judged_by="copy")
+    copy = family.adapted(pipeline.unet, lora) if lora else family.student(pipeline.unet)
+    trained = sum(p.numel() for p in copy.parameters() if p.requires_grad)
+    assert found.judge == 4 * sum(p.numel() for p in copy.parameters()) + 12 * trained
+    assert found.judged == pytest.approx(3 * really_kept(family, copy, False), rel=0.05)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_estimated(name: str) -> None:
+    pipeline, family = tiny_family("stable-diffusion")
+    told = memory_options(name)
+    found = estimate_memory(family, pipeline.unet, batch_size=2, tokens=TOKENS, vae=pipeline.vae, **told)
+    assert (found.judged > 0) == (told["judged_by"] != "nothing")
+    assert (found.judge > 0) == (told["judged_by"] in ("copy", "images"))
+    if told["judged_by"] == "images":
+        with pytest.raises(OptionError, match="without its VAE"):
+            estimate_memory(family, pipeline.unet, batch_size=2, tokens=TOKENS, **told)
 
 
 def test_what_saves_memory() -> None:

@@ -2,6 +2,7 @@ from ._add import add as add
 from ._adversarial import adversarial as adversarial
 from ._build import METHODS as METHODS
 from ._build import build_method as build_method
+from ._build import memory_options as memory_options
 from ._dmd2 import dmd2 as dmd2
 from ._ladd import ladd as ladd
 from ._lcm import lcm as lcm

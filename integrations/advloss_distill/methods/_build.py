@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from advloss import OptionError
+from advloss_distill._memory import Judged
 from advloss_distill.methods._add import add
 from advloss_distill.methods._adversarial import adversarial
 from advloss_distill.methods._dmd2 import dmd2
@@ -40,3 +41,10 @@ def build_method(name: str, setup: Setup, **options: Any) -> Method:
     if strange := [option for option in options if option not in takes]:
         raise OptionError(f"the method {name} takes no {', '.join(strange)}; it takes {', '.join(takes)}")
     return METHODS[name](setup, **options)
+
+
+def memory_options(name: str, **options: Any) -> dict[str, Any]:
+    """What `estimate_memory` is to know of the method and its options."""
+    by: dict[str, Judged] = {"lcm": "nothing", "dmd2": "copy", "add": "images", "adversarial": "nothing"}
+    judged_by = "images" if options.get("pixels") else by.get(name, "teacher")
+    return {"judged_by": judged_by, "crop": options.get("crop"), "chunk": options.get("chunk")}
