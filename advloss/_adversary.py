@@ -66,6 +66,9 @@ class Adversary:
         checkpoint: in the discriminator's step keep no activations, and compute them again in backward, one side at a
             time: less memory, more time, the same result.
         channels_last: keep the discriminator and its samples in that memory format.
+        reuse_real: where a paired loss looks at the real samples in the generator's turn, and the discriminator's comes next on
+            the same ones, go on from there: one forward less, the same result; their graph is kept until then. A promise that
+            nothing the discriminator computes with is changed in between (weights, hooks, attributes, augmentations).
         seed: of the adversary's own random numbers (first weights of a discriminator by name, augmentations, penalties,
             dropout); torch's global generator is then never touched. Default: weights and one draw from that generator.
 
@@ -91,6 +94,7 @@ class Adversary:
         compile: bool = False,
         checkpoint: bool = False,
         channels_last: bool = False,
+        reuse_real: bool = False,
         seed: int | None = None,
     ) -> None:
         check_numbers(
@@ -122,7 +126,7 @@ class Adversary:
         self._runtime = Runtime()
         self._whole = set[str]()  # second-order terms that were found to have a whole graph
         self._seen = SeenFeatures()
-        self._ahead = Ahead()
+        self._reuse_real, self._ahead = reuse_real, Ahead()
         self._passing = PassingGradient()
         self._shape: tuple[int, ...] | None = None
         self._shares = player_of(self.discriminator) is not self.discriminator and not self.augmentations
@@ -192,7 +196,7 @@ class Adversary:
             fake_logits = at_least_float32(judge(fake, condition))
             real_logits: Logits | None = None
             if getattr(self.loss, "paired", False) and real is not None:
-                real_logits = self._logits_of_real(real, real_condition)
+                real_logits = self._logits_of_real(judge, real, real_condition)
             loss = self.loss.generator(fake_logits, real_logits)
             self._passing.watch(fake if known is None or self._through is None else self._through, loss)
             if self._shares:
@@ -270,6 +274,7 @@ class Adversary:
                 "take; use discriminator_step"
             )
         check_recording("discriminator_loss")
+        self._ahead.forget()  # the script's own optimizer may write to weights where nobody sees it
         turn = self._take_turn(real, fake, condition, fake_condition)
         commit(self._stateful, turn.buffers, self._update.finite(turn.loss, turn.buffers))
         augmentations = Followers(self.augmentations.values(), self.discriminator)
@@ -309,13 +314,7 @@ class Adversary:
             "update": self._update.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "fake_grad_norm": self._passing.number(),
-            "counters": {
-                "step": self.step,
-                "skipped": self._guard.in_a_row,
-                "seed": self._seed,
-                **self._calls,
-                "ahead": int(self._ahead.wanted),
-            },
+            "counters": {"step": self.step, "skipped": self._guard.in_a_row, "seed": self._seed, **self._calls},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -351,28 +350,32 @@ class Adversary:
         self._calls = {player: counters[player] for player in self._calls}
         self._guard.forget()
         self._seen.forget()
-        self._ahead.wanted = bool(counters["ahead"])
 
-    def _logits_of_real(self, real: Tensor, condition: Condition | None) -> Logits:
-        """For a paired loss: with them the discriminator's turn on the same samples has begun, and need not ask again."""
+    def _logits_of_real(self, judge: Judge, real: Tensor, condition: Condition | None) -> Logits:
+        """For a paired loss, in the generator's turn."""
+        self._ahead.forget()
         due = self._due()
         given = real, condition
         real, condition = self._gate.cast(real.detach(), condition, self._dtype)
+        if not self._asks_ahead(due):
+            with torch.no_grad():
+                return at_least_float32(judge(real, condition))
         real = leaf(real) if "real" in due.leaves else real
-        keep = self._ahead.wanted and torch.is_grad_enabled() and self._asks_ahead(due)
-        with self._stream("discriminator"), torch.set_grad_enabled(keep):
+        with self._stream("discriminator"):  # from here on it is the discriminator's turn, as far as it needs no fakes
             judge = self._judge({}, **self._options(due))
             with due.differentiable():
                 logits = at_least_float32(judge(real, condition))
-            if keep:
-                self._ahead.keep(judge, (real, condition), given, self._moment())
+            self._ahead.keep(judge, (real, condition), given, self._moment())
         return logits.detach() if isinstance(logits, Tensor) else detach(logits)
 
     def _asks_ahead(self, due: Due) -> bool:
-        """Whether what the generator's turn computes of real samples is what the discriminator's would compute."""
+        """Whether the discriminator's turn can go on from here."""
+        if not (self._reuse_real and torch.is_grad_enabled() and self.step >= self.discriminator_start_step):
+            return False
         whole = player_of(self.discriminator) is self.discriminator  # frozen features are shared otherwise
+        trains = all(parameter.requires_grad for parameter in self._update.parameters)
         mixed = torch.is_autocast_enabled(self._device.type)
-        return whole and self.step >= self.discriminator_start_step and not (mixed and due.second_order)
+        return whole and trains and not (mixed and due.second_order)
 
     def _moment(self) -> tuple[Any, ...]:
         return self.step, self._calls["discriminator"], precision_of(self._update.parameters[0])
@@ -400,7 +403,8 @@ class Adversary:
         fake = leaf(fake) if "fake" in due.leaves else fake
         # gradients of gradients underflow in half precision: those steps run in full
         with self._stream("discriminator"), self._runtime.autocast(self._device, enabled=not due.second_order):
-            if (asked := self._ahead.take(real, condition, self._moment())) is not None:
+            asked = self._ahead.take(real, condition, self._moment())
+            if asked is not None:
                 judge, real, condition = asked.judge, asked.real, asked.condition
                 asked.go_on()
             else:

@@ -37,15 +37,10 @@ class Asked:
 
 
 class Ahead:
-    """Keeps the begun turn until the discriminator's next one, and gives it out where nothing has changed in between.
-
-    Attributes:
-        wanted: whether the last turn was on the samples of the generator's turn before it: else no graph is kept.
-    """
+    """Keeps the begun turn for the discriminator's next one, and gives it out if that is the same turn."""
 
     def __init__(self) -> None:
         self._asked: Asked | None = None
-        self.wanted = True
 
     def keep(
         self,
@@ -55,7 +50,6 @@ class Ahead:
         step: tuple[Any, ...],
     ) -> None:
         """That `judge` was asked about `seen`, which the script gave as `given`, as a part of this `step`."""
-        self._asked = None
         tensors = [tensor for tensor in given if tensor is not None]
         if all(isinstance(t, Tensor) and not t.is_inference() for t in (*tensors, *_tensors(judge.player))):
             sightings = [Sighting.of(tensor) for tensor in tensors]  # type: ignore[arg-type]
@@ -67,9 +61,12 @@ class Ahead:
         if asked is None:
             return None
         tensors = [tensor for tensor in (real, condition) if tensor is not None]
-        self.wanted = len(tensors) == len(asked._given) and all(s.is_of(t) for s, t in zip(asked._given, tensors))
-        same = asked._step == step and asked._player == _state_of(asked.judge.player)
-        return asked if self.wanted and same else None
+        given = len(tensors) == len(asked._given) and all(s.is_of(t) for s, t in zip(asked._given, tensors))
+        return asked if given and asked._step == step and asked._player == _state_of(asked.judge.player) else None
+
+    def forget(self) -> None:
+        """Let go of what was kept."""
+        self._asked = None
 
     def __reduce__(self) -> Any:  # a copy has begun nothing
         return Ahead, ()
@@ -81,6 +78,6 @@ def _tensors(player: nn.Module) -> Iterator[Tensor]:
 
 
 def _state_of(player: nn.Module) -> tuple[Any, ...]:
-    """Differs when a parameter or buffer was written to or replaced, or a part switched between training and evaluation."""
-    tensors = ((id(tensor), tensor.data_ptr(), tensor._version) for tensor in _tensors(player))
+    """Differs when a parameter or buffer was written to, replaced or frozen, or a part switched to or from evaluation."""
+    tensors = ((id(t), t.data_ptr(), t._version, t.requires_grad) for t in _tensors(player))
     return (*tensors, *(part.training for part in player.modules()))

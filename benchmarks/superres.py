@@ -65,7 +65,7 @@ class Ours(Player):
 
     def __init__(self, side: int, batch: int, width: int) -> None:
         super().__init__(side, batch, width)
-        adversary = Adversary(self.discriminator, "relativistic-average", weight=0.005, seed=0)
+        adversary = Adversary(self.discriminator, "relativistic-average", weight=0.005, reuse_real=True, seed=0)
         phase = Phase(
             name="adversarial",
             objective=Objective(adversary, pixel_weight=0.01, perceptual=self.perceptual),

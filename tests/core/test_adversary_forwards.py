@@ -58,6 +58,7 @@ def test_generator_loss_runs_on_reals_only_for_a_paired_loss(loss: str, expected
     calls = Calls(adversary.discriminator)
     assert calls.during(lambda: adversary.generator_loss(images().requires_grad_(), images())) == expected
     assert calls.graphs[0]
+    assert not any(calls.graphs[1:])
 
 
 def test_nothing_runs_before_the_start_step() -> None:

@@ -1,9 +1,10 @@
-"""A paired loss asks about real samples in the generator's turn; the discriminator's turn on the same ones need not."""
+"""`reuse_real`: a paired loss asks about real samples in the generator's turn; the discriminator's on the same ones need not."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,6 @@ def play(adversary: advloss.Adversary, name: str, share: bool, steps: int = 3) -
         report = adversary.discriminator_step(real if share else real.clone(), fake, condition)
         found[f"{step}"] = {"slope": fake.grad, "report": report.as_dict()}
     state = snapshot(adversary)
-    state["saved"]["counters"].pop("ahead")
     state["discriminator"].pop("versions")
     return {**found, "state": state}
 
@@ -58,24 +58,33 @@ def play(adversary: advloss.Adversary, name: str, share: bool, steps: int = 3) -
 @pytest.mark.parametrize(("kind", "options"), MAKE, ids=[kind for kind, _ in MAKE])
 @pytest.mark.parametrize("module", [patch, Noisy], ids=["patch", "noisy"])
 def test_sharing_changes_no_bit(module: Callable[[], nn.Module], kind: str, options: dict[str, Any]) -> None:
-    shares = advloss.Adversary(module(), "relativistic", **options, seed=0)
-    alone = advloss.Adversary(copy.deepcopy(shares.discriminator), "relativistic", **options, seed=0)
+    shares = advloss.Adversary(module(), "relativistic", **options, reuse_real=True, seed=0)
+    alone = advloss.Adversary(copy.deepcopy(shares.discriminator), "relativistic", **options, reuse_real=True, seed=0)
     assert_same(play(shares, "patch", share=True), play(alone, "patch", share=False))
 
 
 @pytest.mark.parametrize("loss", ["relativistic", "relativistic-average"])
 @pytest.mark.parametrize("name", built_in("discriminator"))
 def test_it_changes_no_bit_for_any_discriminator(name: str, loss: str) -> None:
-    shares = advloss.Adversary(small(name), loss, seed=0)
-    alone = advloss.Adversary(copy.deepcopy(shares.discriminator), loss, seed=0)
+    shares = advloss.Adversary(small(name), loss, reuse_real=True, seed=0)
+    alone = advloss.Adversary(copy.deepcopy(shares.discriminator), loss, reuse_real=True, seed=0)
     assert_same(play(shares, name, share=True), play(alone, name, share=False))
+
+
+@pytest.mark.parametrize("regularizers", [{}, {"r1": {"weight": 0.1, "every": 2}, "r2": {"weight": 0.1}}])
+def test_it_changes_no_bit_of_what_is_computed_without_it(regularizers: dict[str, Any]) -> None:
+    """Where no buffer moves and nothing is drawn: there each forward of a turn sees what the one before it has left."""
+    shares = advloss.Adversary(patch(), "relativistic", regularizers, reuse_real=True, seed=0)
+    plain = advloss.Adversary(copy.deepcopy(shares.discriminator), "relativistic", regularizers, seed=0)
+    assert_same(play(shares, "patch", share=True), play(plain, "patch", share=True))
 
 
 class Counted:
     """An adversary that counts its discriminator's forwards."""
 
-    def __init__(self, discriminator: nn.Module | None = None, **options: Any) -> None:
-        self.adversary = advloss.Adversary(discriminator or patch(), "relativistic", **options, seed=0)
+    def __init__(self, discriminator: nn.Module | None = None, reuse_real: bool = True, **options: Any) -> None:
+        made = discriminator or patch()
+        self.adversary = advloss.Adversary(made, "relativistic", **options, reuse_real=reuse_real, seed=0)
         self.calls = 0
         self.adversary.discriminator.register_forward_hook(self._note)
         self.real, self.fake = images(), images().requires_grad_()
@@ -151,7 +160,6 @@ def test_another_condition_is_another_question() -> None:
     game = Counted(advloss.create_discriminator("projection", width=4, resolution=8, num_classes=3).double())
     one, other = torch.tensor([0, 1, 2, 0]), torch.tensor([0, 0, 0, 0])
     for asked, condition, forwards in [(one, one, 1), (one, other, 2)]:
-        game.adversary._ahead.wanted = True
         game.adversary.generator_loss(game.fake, game.real, asked)
         assert game.in_discriminators_turn(condition=condition) == forwards
 
@@ -164,34 +172,59 @@ def test_another_precision_is_another_question() -> None:
     assert game.in_discriminators_turn() == 2
 
 
-def test_a_graph_serves_once() -> None:
-    """A script that steps the discriminator itself may ask for its loss twice."""
+def test_a_script_with_an_optimizer_of_its_own_gets_no_graph_of_before() -> None:
+    """A fused one writes to weights without a trace."""
     game = Counted()
     game.adversary.generator_loss(game.fake, game.real)
-    for forwards in (1, 2):
-        before = game.calls
-        game.adversary.discriminator_loss(game.real, game.fake).backward()
-        assert game.calls - before == forwards
+    before = game.calls
+    game.adversary.discriminator_loss(game.real, game.fake)
+    assert game.calls - before == 2
+
+
+def test_a_frozen_discriminator_is_asked_again() -> None:
+    """As scripts freeze it for the generator's turn: logits without a graph to the weights would train none of them."""
+    norms = []
+    for reuse_real in (True, False):
+        torch.manual_seed(0)
+        game = Counted(reuse_real=reuse_real)
+        game.adversary.discriminator.requires_grad_(False)
+        game.adversary.generator_loss(game.fake, game.real).backward()
+        game.adversary.discriminator.requires_grad_(True)
+        norms.append(game.adversary.discriminator_step(game.real, game.fake).grad_norm)
+        assert game.calls == 4
+    assert torch.equal(*norms)
+
+
+def test_nothing_is_reused_unless_it_is_asked_for() -> None:
+    game = Counted(reuse_real=False)
+    game.adversary.generator_loss(game.fake, game.real)
+    assert game.in_discriminators_turn() == 2
+
+
+def test_draws_are_new_in_each_turn_of_the_generator() -> None:
+    """Also while the discriminator waits."""
+    for options in ({"reuse_real": False}, {"discriminator_start_step": 5}):
+        game, seen = Counted(augmentations=["instance-noise"], **options), []
+        game.adversary.discriminator.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))  # noqa: B023
+        for _ in range(2):
+            game.adversary.generator_loss(game.fake, game.real)
+        assert not torch.equal(seen[1], seen[3])
 
 
 @pytest.mark.parametrize("name", FROZEN_FEATURES)
 def test_frozen_features_are_shared_in_their_own_way(name: str) -> None:
-    adversary = advloss.Adversary(small(name), "relativistic", seed=0)
+    adversary = advloss.Adversary(small(name), "relativistic", reuse_real=True, seed=0)
     real = samples(name)
     adversary.generator_loss(samples(name).requires_grad_(), real)
     assert adversary._ahead.take(real, None, adversary._moment()) is None
 
 
-def test_no_graph_is_kept_for_a_script_that_takes_other_samples() -> None:
-    """After one look: its memory is worth more."""
-    game, graphs = Counted(), []
-    game.adversary.discriminator.register_forward_hook(
-        lambda module, given, logits: graphs.append(logits.requires_grad)
-    )
+def test_one_graph_is_kept_at_most() -> None:
+    game, alive = Counted(), []
+    game.adversary.discriminator.register_forward_hook(lambda module, given, logits: alive.append(weakref.ref(logits)))
     for _ in range(3):
         game.adversary.generator_loss(game.fake, game.real)
-        game.in_discriminators_turn(images())
-    assert graphs == [True, True, True, True] + [True, False, True, True] * 2
+    assert sum(logits() is not None for logits in alive) == 1
 
 
 def test_nothing_is_kept_where_nothing_is_recorded() -> None:
