@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -28,6 +29,13 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if options.pairs < 2:
+        parser.error(f"--pairs {options.pairs}: give 2 or more, for quartiles; figures to keep take 20")
+    if options.json and options.json.exists():
+        try:
+            json.loads(options.json.read_text(encoding="utf-8"))
+        except ValueError:
+            parser.error(f"{options.json} is no file of figures; give another as --json")
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     settings = Settings(device=options.device, pairs=2 if options.short else options.pairs, short=options.short)

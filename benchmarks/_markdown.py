@@ -29,15 +29,18 @@ def results(kept: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    """Bold where a target is missed."""
+    """Bold where a target is missed, and where the peak is above the other's by more than the counting's noise."""
     time, target = f"{row['ratio']:.3f}", row["target"]
+    memory = "" if row["memory"] is None else f"{row['memory']:.3f}"
+    if target is not None and memory and row["memory"] > 1.005:
+        memory = f"**{memory}**"
     return [
         row["work"],
         row["against"],
         time if row["holds"] else f"**{time}**",
         f"{row['low']:.3f} to {row['high']:.3f}",
         "" if target is None else f"{target:.2f}",
-        "" if row["memory"] is None else f"{row['memory']:.3f} ({row['megabytes']:.0f} MB)",
+        f"{memory} ({row['megabytes']:.0f} MB)" if memory else "",
         "" if row["difference"] is None else f"{row['difference']:.0e}",
     ]
 

@@ -23,6 +23,7 @@ BENCHMARKS = (
     "wgan_gp",
     "r3gan",
     "autoencoder",
+    "superres",
     "features",
     "distillation",
     "overhead",
@@ -74,7 +75,10 @@ def circumstances(settings: Settings) -> dict[str, Any]:
 
 
 def _git(*command: str) -> str:
-    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _processor() -> str:
