@@ -112,6 +112,14 @@ def test_labels_that_disagree(labels, words):
     assert adversary.step == 0
 
 
+def test_a_discriminator_built_for_fewer_classes():
+    generator, _ = conditional_players()
+    adversary = Adversary(("mlp", {"width": 8, "num_classes": 2}), optimizer=adam)
+    with pytest.raises(InputError, match="classes"):
+        play(generator, adversary, [(torch.randn(2, 2), torch.tensor([0, 2]))], num_classes=3)
+    assert adversary.step == 0
+
+
 def test_labels_of_any_whole_type():
     generator, adversary = conditional_players()
     labels = torch.tensor([0, 2], dtype=torch.uint8)
