@@ -102,6 +102,11 @@ def test_two_processes(tmp_path):
         (("--out", __file__), 1, "File exists"),
         (("--regularizer", "r1:weight"), 2, "option=value"),
         (("--steps", "many"), 2, "invalid int value"),
+        (("--batch", "0"), 2, "give a number above 0"),
+        (("--recipe", "r3gan", "--loss", "hinge"), 2, "leave out --loss"),
+        (("--conditional",), 1, "ring has no classes"),
+        (("--tracker", "tensorbord"), 1, "installed here"),
+        (("--data", "torchvision:Cifar10"), 1, "no data set 'Cifar10'"),
     ],
 )
 def test_bad_arguments_are_one_line(tmp_path, arguments, code, words):
