@@ -139,20 +139,25 @@ def make_players(given: argparse.Namespace, setting: Setting, data: Data) -> tup
     generator = create_generator(name, **{"latent_features": setting.latent, **out, **classes, **options})
 
     adam = functools.partial(torch.optim.Adam, lr=given.lr, betas=(0.0, 0.9), fused=True)
-    cosine = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, eta_min=min(2e-4, given.lr / 10))
     if given.recipe:
         name, options = given.recipe
         return generator, Adversary.from_recipe(name, **{**data.sizes, **classes, **options}), adam, None
     name, options = given.discriminator
+    rate = given.discriminator_lr or given.lr
     adversary = Adversary(
         (name, {**fitting(name, {**data.sizes, **classes}), **options}),
         given.loss,
         given.regularizer,
         given.augmentation,
-        optimizer=functools.partial(adam, lr=given.discriminator_lr or given.lr),
-        scheduler=functools.partial(cosine, T_max=given.steps * given.discriminator_steps),
+        optimizer=functools.partial(adam, lr=rate),
+        scheduler=falling(rate, given.steps * given.discriminator_steps),
     )
-    return generator, adversary, adam, functools.partial(cosine, T_max=given.steps)
+    return generator, adversary, adam, falling(given.lr, given.steps)
+
+
+def falling(rate: float, steps: int) -> Any:
+    """A learning rate that falls along a cosine, to a tenth or to 2e-4."""
+    return functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps, eta_min=min(2e-4, rate / 10))
 
 
 def fitting(name: Any, options: dict[str, Any]) -> dict[str, Any]:
