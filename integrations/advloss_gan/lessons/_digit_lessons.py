@@ -100,7 +100,7 @@ def small_data(scale: float, folder: Path) -> Lesson:
     train, rows, shown = digits()[0], {}, list[Tensor]()
     few, others = TensorDataset(train.tensors[0][:100]), train.tensors[0][100:]
     steps, classifier = max(20, int(3000 * scale)), train_digit_classifier()
-    ada = {"ada": {"images": 100_000, "policy": "blit,geometry"}}
+    ada = {"ada": {"images": 50_000, "target": 0.1, "policy": "blit,geometry"}}  # so small a network is seldom sure
     for name, augmentations in (("none", {}), ("ada", ada)):
         generator = DCGANGenerator(latent_features=LATENT, out_channels=1, resolution=8, width=32)
         discriminator = ("dcgan", {"in_channels": 1, "resolution": 8, "width": 32, "norm": "none"})
@@ -126,9 +126,10 @@ def small_data(scale: float, folder: Path) -> Lesson:
     save_grid(folder / "ada.png", torch.cat([few.tensors[0][:30], *shown]), columns=15)
     return Lesson(
         name="ada",
-        claim="With augmentation that follows it, the discriminator tells the digits it was trained on less from others.",
+        claim="With augmentation that follows it, and is still at work in the end, the discriminator tells the digits it was trained "
+        "on less from others.",
         rows=rows,
-        holds=rows["ada"]["overfitting"] < rows["none"]["overfitting"],
+        holds=rows["ada"]["p"] > 0 and rows["ada"]["overfitting"] < rows["none"]["overfitting"],
     )
 
 
