@@ -173,12 +173,17 @@ def _collapse_within_class(facts: Facts) -> Sign:
 
 
 def _discriminator_too_strong(facts: Facts) -> Sign:
-    if facts.accuracy is None or facts.accuracy < PINNED:
+    if facts.accuracy is None or facts.accuracy < PINNED or _held_back(facts):
         return None
     return 0.7, (
         f"accuracy is {facts.accuracy:.2f} in the last quarter (healthy: 0.6 to 0.8), logit gap {facts.gap:.3g}: the "
         "generator starves"
     )
+
+
+def _held_back(facts: Facts) -> bool:
+    """Whether R1 or R2 keeps the logits near each other, and gradient arrives: sure of every sample, but hardly so."""
+    return abs(facts.gap or 0) < 1 and (facts.balance or 0) >= 0.1 and (facts.pull or 0) >= 0.2
 
 
 def _state(facts: Facts) -> str:
@@ -296,7 +301,7 @@ CAUSES = (
     Cause(
         "discriminator-too-strong",
         "the discriminator is too strong",
-        "accuracy is above 0.96 in the last quarter",
+        "accuracy is above 0.96 in the last quarter, and R1 does not hold the logit gap below 1",
         "Add R1 (or spectral norm), take one discriminator step to each of the generator's, or halve its learning rate.",
         "Accuracy between 0.6 and 0.8 after a tenth of the steps; at 0.95 by then, stop and raise R1's weight by 3.",
         _discriminator_too_strong,

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -107,6 +108,10 @@ class Data:
 
 
 def load_data(given: argparse.Namespace, setting: Setting) -> Data:
+    if given.conditional and given.data in (*MIXTURES, "stacked-digits"):
+        raise OptionError(
+            f"--conditional: {given.data} has no classes; take digits, a folder with folders in it, or a name"
+        )
     if given.data in MIXTURES:
         mixture = MIXTURES[given.data]()
         return Data(mixture.batches(given.batch), {"in_features": mixture.centers.shape[1]}, mixture=mixture)
@@ -119,6 +124,10 @@ def load_data(given: argparse.Namespace, setting: Setting) -> Data:
     if not len(loader):
         raise OptionError(f"--batch {given.batch} is more than the {len(images)} images of {given.data}: give less")
     classes = num_classes_of(images) if given.conditional else None
+    if classes == 1:
+        raise OptionError(
+            f"--conditional: the images of {given.data} are all of one class; folders within a folder are classes"
+        )
     return Data(loader, {"in_channels": sizes["channels"], "resolution": sizes["resolution"]}, classes)
 
 
@@ -129,21 +138,26 @@ def make_players(given: argparse.Namespace, setting: Setting, data: Data) -> tup
     out = {{"in_features": "out_features", "in_channels": "out_channels"}.get(k, k): v for k, v in data.sizes.items()}
     generator = create_generator(name, **{"latent_features": setting.latent, **out, **classes, **options})
 
-    adam = functools.partial(torch.optim.Adam, lr=setting.lr, betas=(0.0, 0.9), fused=True)
-    cosine = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, eta_min=min(2e-4, setting.lr / 10))
+    adam = functools.partial(torch.optim.Adam, lr=given.lr, betas=(0.0, 0.9), fused=True)
     if given.recipe:
         name, options = given.recipe
         return generator, Adversary.from_recipe(name, **{**data.sizes, **classes, **options}), adam, None
     name, options = given.discriminator
+    rate = given.discriminator_lr or given.lr
     adversary = Adversary(
         (name, {**fitting(name, {**data.sizes, **classes}), **options}),
         given.loss,
         given.regularizer,
         given.augmentation,
-        optimizer=adam,
-        scheduler=functools.partial(cosine, T_max=given.steps * given.discriminator_steps),
+        optimizer=functools.partial(adam, lr=rate),
+        scheduler=falling(rate, given.steps * given.discriminator_steps),
     )
-    return generator, adversary, adam, functools.partial(cosine, T_max=given.steps)
+    return generator, adversary, adam, falling(given.lr, given.steps)
+
+
+def falling(rate: float, steps: int) -> Any:
+    """A learning rate that falls along a cosine, to a tenth or to 2e-4."""
+    return functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps, eta_min=min(2e-4, rate / 10))
 
 
 def fitting(name: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -172,20 +186,24 @@ def evaluate(data: Data, given: argparse.Namespace, samples: Tensor) -> dict[str
 
 
 def train(given: argparse.Namespace) -> int:
-    torch.set_flush_denormal(True)  # vanishing gradients are slow on a CPU otherwise
-    torch.set_num_threads(1)  # layers this small gain nothing from more
     setting = given.setting
+    trackers = [kind.value for kind in get_available_trackers()]
+    if given.tracker not in ("none", *trackers):
+        raise OptionError(
+            f"--tracker {given.tracker}: installed here: {', '.join(trackers) or 'no tracker'}; or take none"
+        )
     log_with = None if given.tracker == "none" else given.tracker
     accelerator = Accelerator(log_with=log_with, project_dir=given.out if log_with else None)
     set_seed(given.seed, device_specific=True)
     data = load_data(given, setting)
     generator, adversary, adam, scheduler = make_players(given, setting, data)
+    latent_features: Any = generator.latent_features
     given.out.mkdir(parents=True, exist_ok=True)
     if log_with:
         accelerator.init_trackers("curves")
 
     count = 26_000 if given.data == "stacked-digits" else SAMPLES  # as the papers take
-    latent = torch.randn(count, setting.latent, device=accelerator.device)
+    latent = torch.randn(count, latent_features, device=accelerator.device)
     labels = None if data.num_classes is None else torch.arange(count, device=accelerator.device) % data.num_classes
     snapshots: dict[str, Tensor] = {}
     shown = 100 if data.num_classes is None else 10 * data.num_classes
@@ -208,7 +226,7 @@ def train(given: argparse.Namespace) -> int:
         generator,
         adversary,
         data.batches,
-        latent_features=setting.latent,
+        latent_features=latent_features,
         num_classes=data.num_classes,
         steps=given.steps,
         discriminator_steps=given.discriminator_steps,
@@ -219,7 +237,7 @@ def train(given: argparse.Namespace) -> int:
         accelerator=accelerator,
         log=given.out / "log.jsonl",
         on_step=look,
-        on_report=HealthMonitor(adversary, generator_lr=setting.lr),  # says what goes wrong while it does
+        on_report=HealthMonitor(adversary, generator_lr=given.lr),  # says what goes wrong while it does
         checkpoints=given.out / "checkpoints",
         save_every=given.save_every,
         resume=given.resume,
@@ -265,6 +283,19 @@ def component(text: str) -> tuple[Any, dict[str, Any]]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def positive(kind: type) -> Any:
+    """Of this kind, above 0."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+        return value
+
+    read.__name__ = kind.__name__  # in the parser's words
+    return read
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     form = {"type": component, "metavar": "NAME[:OPTION=VALUE,...]"}
@@ -275,22 +306,24 @@ def parse() -> argparse.Namespace:
         default="ring",
         help="ring, grid, line, digits, stacked-digits, torchvision:NAME, datasets:NAME, or a folder",
     )
-    add("--resolution", type=int, default=64, help="side of images (default: %(default)s)")
+    add("--resolution", type=positive(int), default=64, help="side of images (default: %(default)s)")
     add("--channels", type=int, default=3, choices=(1, 3), help="of images (default: %(default)s)")
     add("--conditional", action="store_true", help="tell both players the class")
     add("--generator", help="mlp, dcgan, resnet, style or r3gan (default: by data)", **form)
     add("--discriminator", help="(default: by data)", **form)
-    add("--loss", default=component("relativistic"), **form)
+    add("--loss", help="(default: relativistic)", **form)
     add("--regularizer", help="any number of them (default: r1 and r2)", **several)
-    add("--augmentation", default=[], help="any number of them, such as ada:images=20000", **several)
+    add("--augmentation", help="any number of them, such as ada:images=20000", **several)
     add(
         "--recipe",
         help="a paper's discriminator, loss, regularizers and optimizer, such as r3gan (not its --discriminator-steps)",
         **form,
     )
     add("--discriminator-steps", type=int, default=1, help="for each generator step")
+    add("--lr", type=positive(float), help="learning rate of both players at first (default: by data)")
+    add("--discriminator-lr", type=positive(float), help="another one for the discriminator")
     add("--steps", type=int, help="generator steps (default: by data)")
-    add("--batch", type=int, help="samples in a batch (default: by data)")
+    add("--batch", type=positive(int), help="samples in a batch (default: by data)")
     add("--grow", type=int, help="progressive growing: steps for each doubling of the side, from 4 x 4")
     add("--seed", type=int, default=0)
     add("--tracker", default="tensorboard", help="tensorboard, wandb, ... or none (default: %(default)s)")
@@ -302,10 +335,17 @@ def parse() -> argparse.Namespace:
     add("--lesson", help="run a lesson in place of a training: its name, or list")
     given = parser.parse_args()
     given.setting = setting = SETTINGS.get(given.data, SETTINGS["images"])
+    taken = ("discriminator", "loss", "regularizer", "augmentation", "discriminator_lr")
+    if given.recipe and (both := [f"--{name.replace('_', '-')}" for name in taken if getattr(given, name) is not None]):
+        parser.error(
+            f"--recipe brings its own: leave out {', '.join(both)}, or give options as --recipe NAME:OPTION=VALUE"
+        )
     for name in ("generator", "discriminator"):
         setattr(given, name, getattr(given, name) or component(getattr(setting, name)))
-    for name in ("steps", "batch"):
+    for name in ("steps", "batch", "lr"):
         setattr(given, name, getattr(setting, name) if getattr(given, name) is None else getattr(given, name))
+    given.loss = given.loss or component("relativistic")
+    given.augmentation = given.augmentation or []
     if given.regularizer is None:
         given.regularizer = [component(f"{name}:weight={setting.weight}") for name in ("r1", "r2")]
     return given
@@ -326,6 +366,8 @@ def lesson(given: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # vanishing gradients are slow on a CPU otherwise
+    torch.set_num_threads(1)  # layers this small gain nothing from more
     try:
         options = parse()
         sys.exit(lesson(options) if options.lesson else train(options))

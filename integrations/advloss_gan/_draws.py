@@ -49,6 +49,8 @@ class Draws:
 
     def __call__(self) -> Draw:
         batch = next(self.batches)
+        if not isinstance(batch, (Tensor, Sequence)) or not isinstance(batch[0], Tensor):
+            raise InputError(f"a real batch is a {type(batch).__name__}; give samples (N, ...), or (samples, labels)")
         real, labels = (batch, None) if isinstance(batch, Tensor) else (batch[0], batch[1] if len(batch) > 1 else None)
         labels = None if self.num_classes is None else self._checked(labels, len(real)).to(self.device)
         latent = torch.randn(len(real), self.latent_features, device=self.device)
@@ -65,7 +67,7 @@ class Draws:
                 f"num_classes={self.num_classes}, but the data have labels from {least} to {most}: give num_classes="
                 f"{most + 1} or more here, to the generator and to the discriminator, and count labels from 0"
             )
-        return labels
+        return labels.long()
 
 
 def check_generator(generator: nn.Module, latent_features: int, num_classes: int | None) -> None:

@@ -44,6 +44,7 @@ def feature_metrics(fake: Tensor, real: Tensor) -> FeatureMetrics:
             )
         if not bool(features.isfinite().all()):
             raise InputError(f"{name} features hold NaN or infinity; the generator has diverged")
+    fake, real = fake.double(), real.double()  # cdist multiplies, which loses small distances of large features
     return FeatureMetrics(
         frechet=_frechet(fake, real), precision=_share_among(fake, real), recall=_share_among(real, fake)
     )
@@ -72,8 +73,8 @@ def _frechet(fake: Tensor, real: Tensor) -> float:
     metric = FrechetInceptionDistance(feature=_AsGiven(fake.shape[1]), sync_on_compute=False)
     metric.set_dtype(torch.float64)
     metric = metric.to(fake.device)
-    metric.update(real.double(), real=True)
-    metric.update(fake.double(), real=False)
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
     return float(metric.compute())
 
 

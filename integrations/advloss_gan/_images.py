@@ -60,7 +60,7 @@ class ImageData(Dataset[tuple[Tensor, ...]]):
 
         picture, label = self.read(index)
         mode, size = {1: "L", 3: "RGB"}[self.channels], (self.resolution, self.resolution)
-        pixels = np.array(ImageOps.fit(picture.convert(mode), size))
+        pixels = np.array(ImageOps.fit(as_shown(picture).convert(mode), size))
         image = torch.from_numpy(pixels).view(*size, self.channels).permute(2, 0, 1)
         return image.float() / 127.5 - 1, torch.tensor(label)
 
@@ -96,6 +96,8 @@ def num_classes_of(data: Dataset[Any]) -> int:
 
 
 def _from_folder(folder: Path, make: MakeData) -> ImageData:
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; by name there are digits, torchvision:NAME and datasets:NAME")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     with ThreadPoolExecutor() as pool:
         readable = list(pool.map(_can_be_read, paths))
@@ -103,7 +105,10 @@ def _from_folder(folder: Path, make: MakeData) -> ImageData:
     paths = [path for path, good in zip(paths, readable) if good]
     if skipped:
         names = ", ".join(str(path) for path in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
-        warnings.warn(f"{len(skipped)} files in {folder} are no readable images and are skipped: {names}", stacklevel=3)
+        warnings.warn(
+            f"{len(skipped)} files in {folder} are no readable images of 8 or 16 bits, and are skipped: {names}",
+            stacklevel=3,
+        )
     if not paths:
         raise InputError(f"there is no readable image in {folder}; it should hold {', '.join(SUFFIXES)} files")
     parts = [path.relative_to(folder).parts[:-1] for path in paths]
@@ -124,10 +129,32 @@ def _can_be_read(path: Path) -> bool:
 
     try:
         with Image.open(path) as picture:
-            picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            as_shown(picture).convert("RGB")
+    except Exception:  # decoders raise nearly anything on damaged files
         return False
     return True
+
+
+def as_shown(picture: Any) -> Any:
+    """A picture of PIL as viewers show it: upright, on white, 16 bits brought to 8.
+
+    Raises:
+        InputError: its numbers have no known range.
+    """
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError(f"integers from {values.min()} to {values.max()} have no known range: save 8 or 16 bits")
+        return Image.fromarray((values / 257).round().astype(np.uint8))  # convert() would clip at 255
+    if picture.mode == "F":
+        raise InputError("floating-point images have no known range: save 8 or 16 bits")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture
 
 
 def _from_torchvision(name: str, make: MakeData) -> ImageData:
@@ -143,9 +170,16 @@ def _from_torchvision(name: str, make: MakeData) -> ImageData:
     options = {option: value for option, value in wanted.items() if option in known}
     try:
         data: Any = load(CACHE / "torchvision", **options)
+        (_, label), count = data[0], len(data)
     except Exception as error:  # the network's, or what the class asks for; its words say more than ours
         raise InputError(f"torchvision:{name} cannot be loaded: {type(error).__name__}: {error}") from error
-    return make(lambda index: data[index], len(data), len(getattr(data, "classes", ())) or 1)
+    classes = len(getattr(data, "classes", ())) if isinstance(label, int) else 0
+
+    def read(index: int) -> tuple[Any, int]:
+        picture, label = data[index]
+        return picture, label if classes else 0  # a target that is no class is left aside
+
+    return make(read, count, classes or 1)
 
 
 def _from_hugging_face(name: str, make: MakeData) -> ImageData:
@@ -165,4 +199,9 @@ def _from_hugging_face(name: str, make: MakeData) -> ImageData:
         raise InputError(f"datasets:{name} has no column of images; it has {', '.join(data.column_names)}")
     image, label = columns[Image][0], next(iter(columns[ClassLabel]), None)
     num_classes = data.features[label].num_classes if label else 1
-    return make(lambda index: (data[index][image], data[index][label] if label else 0), len(data), num_classes)
+
+    def read(index: int) -> tuple[Any, int]:
+        row = data[index]
+        return row[image], row[label] if label else 0
+
+    return make(read, len(data), num_classes)

@@ -62,9 +62,13 @@ def invert(
         candidates: random z that are tried for each image.
 
     Raises:
-        OptionError: a space that the generator does not have.
-        InputError: images of another shape than the generator's.
+        OptionError: a space that the generator does not have, or a number below 1.
+        InputError: images of another shape than the generator's, or not as many labels as images.
     """
+    if steps < 1 or candidates < 1:
+        raise OptionError(f"steps={steps!r}, candidates={candidates!r}: give whole numbers, 1 or more")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise InputError(f"{len(images)} images have labels of shape {tuple(labels.shape)}; give one for each")
     if space not in ("z", "w", "w+"):
         raise OptionError(f"space={space!r}: give 'z', or 'w' or 'w+' for a style-based generator")
     if space != "z" and not (hasattr(generator, "styles") and hasattr(generator, "synthesize")):

@@ -43,7 +43,8 @@ def mode_metrics(samples: Tensor, mixture: GaussianMixture) -> ModeMetrics:
         raise InputError(f"samples have shape {tuple(samples.shape)}; give (N, {centers.shape[1]}), N >= 1")
     if not bool(samples.isfinite().all()):
         raise InputError("samples hold NaN or infinity; the generator has diverged")
-    distance, nearest = torch.cdist(samples, centers).min(dim=1)
+    exactly = "donot_use_mm_for_euclid_dist"  # products of large coordinates lose small distances
+    distance, nearest = torch.cdist(samples, centers, compute_mode=exactly).min(dim=1)
     good = distance <= 3 * mixture.std
     shares = torch.bincount(nearest, minlength=len(centers)).double() / len(samples)
     return ModeMetrics(

@@ -63,6 +63,18 @@ def test_healthy_runs_are_healthy_before_their_end(path: Path, share: float, tmp
     assert [finding.cause for finding in diagnosis.findings] == []
 
 
+@pytest.mark.parametrize(("shift", "causes"), [(0.0, []), (3.0, ["discriminator-too-strong"])])
+def test_a_discriminator_that_is_always_right_by_little(shift: float, causes: list[str], tmp_path: Path) -> None:
+    """As on stacked digits by R3GAN's recipe: R1 and R2 hold the gap at 0.2 while nearly every pair is told apart."""
+    entries = [json.loads(line) for line in (RUNS / "healthy-digits-0.jsonl").read_text().splitlines()]
+    for entry in entries:
+        entry["discriminator/real_accuracy"] = entry["discriminator/fake_accuracy"] = 0.99
+        entry["discriminator/real_logits"] += shift
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    diagnosis = advloss.diagnose(advloss.read_log(tmp_path))
+    assert [finding.cause for finding in diagnosis.findings] == causes
+
+
 def test_prefix_and_header_are_not_needed(tmp_path: Path) -> None:
     """A log of bare `Report.as_dict()`, as three lines in a script write it."""
     bare = []

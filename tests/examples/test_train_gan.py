@@ -42,6 +42,7 @@ def test_components_by_name_and_a_used_folder(tmp_path):
     done = run(
         *("--discriminator", "mlp:width=16,norm=spectral", "--loss", "hinge", "--discriminator-steps", 2),
         *("--regularizer", "r1:weight=0.1,every=3", "--regularizer", "lecam", "--steps", 3, "--out", tmp_path),
+        *("--generator", "mlp:width=16,latent_features=5", "--lr", "1e-3", "--discriminator-lr", "1e-5"),
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -49,6 +50,8 @@ def test_components_by_name_and_a_used_folder(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert ["discriminator/regularizers/r1" in line for line in lines] == [False, True, False]  # due at steps 0 and 3
     assert all("discriminator/regularizers/lecam" in line for line in lines)
+    about = lines[0]["about"]
+    assert (about["generator_lr"], about["optimizer"]["lr"]) == (1e-3, 1e-5)
 
 
 def test_interrupt_saves_what_there_is(tmp_path):
@@ -102,6 +105,11 @@ def test_two_processes(tmp_path):
         (("--out", __file__), 1, "File exists"),
         (("--regularizer", "r1:weight"), 2, "option=value"),
         (("--steps", "many"), 2, "invalid int value"),
+        (("--batch", "0"), 2, "give a number above 0"),
+        (("--recipe", "r3gan", "--loss", "hinge"), 2, "leave out --loss"),
+        (("--conditional",), 1, "ring has no classes"),
+        (("--tracker", "tensorbord"), 1, "installed here"),
+        (("--data", "torchvision:Cifar10"), 1, "no data set 'Cifar10'"),
     ],
 )
 def test_bad_arguments_are_one_line(tmp_path, arguments, code, words):

@@ -3,6 +3,7 @@
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -86,8 +87,32 @@ def test_broken_files_are_counted_and_named(folder):
     assert [path.name for path in data.skipped] == ["half.jpg", "empty.png"]
 
 
+def test_pixels_of_more_than_8_bits(tmp_path):
+    """PIL would cut off everything above 255; where the range is not known, the file is named."""
+    shades = np.array([[0, 20_000], [40_000, 65_535]], dtype=np.uint16)
+    Image.fromarray(shades).save(tmp_path / "deep.png")
+    Image.fromarray(shades.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.warns(UserWarning, match=r"1 files .*8 or 16 bits.*float\.tiff"):
+        data = load_images(str(tmp_path), resolution=2, channels=1)
+    expected = torch.from_numpy(shades.astype(np.float32)) / 65_535 * 2 - 1
+    torch.testing.assert_close(data[0][0][0], expected, rtol=0, atol=0.01)
+
+
+def test_pictures_are_read_as_viewers_show_them(tmp_path):
+    """A camera held upright says so beside the pixels; what cannot be seen is white, whatever colour lies under it."""
+    upright = Image.new("L", (8, 8), 0)
+    upright.paste(255, (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter to the right
+    upright.save(tmp_path / "a.png", exif=exif)
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "b.png")
+    data = load_images(str(tmp_path), resolution=8, channels=1)
+    assert torch.equal(data[0][0][0, 0], torch.tensor([-1.0] * 4 + [1.0] * 4))
+    assert torch.equal(data[1][0], torch.ones(1, 8, 8))
+
+
 def test_what_leads_nowhere(tmp_path):
-    with pytest.raises(InputError, match="no readable image"):
+    with pytest.raises(InputError, match=r"no folder .*nothing; by name there are digits"):
         load_images(str(tmp_path / "nothing"), resolution=8)
     with pytest.raises(InputError, match="no readable image"):
         load_images(str(tmp_path), resolution=8)
@@ -121,6 +146,17 @@ def test_torchvision_by_name(tmp_path, monkeypatch):
     data = load_images("torchvision:Fake", resolution=32, channels=1)
     assert (len(data), num_classes_of(data)) == (2, 3)
     assert torch.equal(data[1][0], torch.ones(1, 32, 32))
+
+    class Boxes(Fake):
+        def __getitem__(self, index):
+            return Image.new("L", (28, 28)), {"boxes": []}
+
+    monkeypatch.setattr(datasets, "Fake", Boxes)  # targets that are no classes
+    data = load_images("torchvision:Fake", resolution=32)
+    assert (num_classes_of(data), int(data[1][1])) == (1, 0)
+
+    with pytest.raises(InputError, match="FakeData cannot be loaded: TypeError"):
+        load_images("torchvision:FakeData", resolution=32)
 
     def without_network(*args, **options):
         raise OSError("no network")

@@ -47,6 +47,14 @@ def test_collapse_has_precision_without_recall():
     assert metrics.recall < 0.05
 
 
+def test_features_far_from_the_origin():
+    """A shift of both sets changes nothing, whatever squares of features do to a distance in single precision."""
+    torch.manual_seed(0)
+    real, fake = torch.randn(300, 3), torch.randn(300, 3) * 0.7
+    near, far = feature_metrics(fake, real), feature_metrics(fake + 3000, real + 3000)
+    assert (far.precision, far.recall) == pytest.approx((near.precision, near.recall), abs=0.01)
+
+
 @pytest.mark.parametrize(
     "features", [torch.zeros(3, 2), torch.zeros(9), torch.zeros(9, 3), torch.full((9, 2), math.nan)]
 )

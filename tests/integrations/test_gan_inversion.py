@@ -86,6 +86,11 @@ def test_what_cannot_be_inverted():
         invert(Rotation(), torch.zeros(1, 1, 2, 2), latent_features=4, space="w")
     with pytest.raises(OptionError, match="space='x'"):
         invert(Rotation(), torch.zeros(1, 1, 2, 2), latent_features=4, space="x")
+    for changes in ({"steps": 0}, {"candidates": 0}):
+        with pytest.raises(OptionError, match=f"{next(iter(changes))}=0"):
+            invert(Rotation(), torch.zeros(1, 1, 2, 2), latent_features=4, **changes)
+    with pytest.raises(InputError, match="1 images have labels"):
+        invert(MLPGenerator(num_classes=2), torch.zeros(1, 2), latent_features=16, labels=torch.tensor([0, 1]))
     with pytest.raises(InputError, match="the generator makes"):
         invert(Rotation(), torch.zeros(1, 1, 4, 4), latent_features=4)
     with pytest.raises(InputError, match=r"takes \(N, 16\)"):

@@ -61,6 +61,14 @@ def test_shares_by_hand():
     assert metrics.reverse_kl == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
 
 
+def test_small_modes_far_from_the_origin():
+    """Where squares of coordinates are a million times those of the distances that count."""
+    torch.manual_seed(0)
+    mixture = GaussianMixture(torch.tensor([[1000.0, 0.0], [1000.0, 1.0]]), std=0.02)
+    metrics = mode_metrics(mixture.sample(2500), mixture)
+    assert metrics.quality == pytest.approx(1 - math.exp(-4.5), abs=0.01)
+
+
 def test_poor_samples_capture_nothing():
     metrics = mode_metrics(torch.zeros(10, 2), ring())
     assert (metrics.captured, metrics.quality) == (0, 0.0)

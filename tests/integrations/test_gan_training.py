@@ -112,6 +112,27 @@ def test_labels_that_disagree(labels, words):
     assert adversary.step == 0
 
 
+def test_a_discriminator_built_for_fewer_classes():
+    generator, _ = conditional_players()
+    adversary = Adversary(("mlp", {"width": 8, "num_classes": 2}), optimizer=adam)
+    with pytest.raises(InputError, match="classes"):
+        play(generator, adversary, [(torch.randn(2, 2), torch.tensor([0, 2]))], num_classes=3)
+    assert adversary.step == 0
+
+
+def test_labels_of_any_whole_type():
+    generator, adversary = conditional_players()
+    labels = torch.tensor([0, 2], dtype=torch.uint8)
+    assert play(generator, adversary, [(torch.randn(2, 2), labels)], num_classes=3, steps=1).steps == 1
+
+
+@pytest.mark.parametrize("batch", [{"image": torch.zeros(2, 2)}, ["a", "b"]])
+def test_batches_that_are_no_samples(batch):
+    generator, adversary = conditional_players()
+    with pytest.raises(InputError, match=r"a real batch is a (dict|list); give samples"):
+        play(generator, adversary, [batch], num_classes=3)
+
+
 def test_a_generator_built_for_something_else():
     generator, adversary = conditional_players()
     for changes, words in (

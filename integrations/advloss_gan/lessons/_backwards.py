@@ -16,9 +16,9 @@ from advloss_gan._inversion import Inversion, invert
 from advloss_gan._sample_grids import save_grid
 from advloss_gan._trainer import train_gan
 from advloss_gan.generators import StyleGenerator
-from advloss_gan.lessons._lesson import Lesson
+from advloss_gan.lessons._lesson import Lesson, whole
 
-LATENT, SHOWN = 64, 12
+LATENT, SHOWN, STEPS = 64, 12, 200
 ZERO, PLACES = 0, (-3.0, 3.0)
 
 
@@ -46,16 +46,16 @@ def train_digit_generator(steps: int) -> StyleGenerator:
         ema_decay=0.995,
     )
     assert isinstance(result.generator, StyleGenerator)
-    return result.generator
+    return whole(result).generator  # type: ignore[return-value]
 
 
 def inversion(scale: float, folder: Path) -> Lesson:
     """Held-out digits from z, w and w+ of a style-based generator, and directions in w."""
     generator = train_digit_generator(max(20, int(1500 * scale)))
     images = digits()[1].tensors[0]
+    images = images[: max(SHOWN, int(len(images) * scale))]
     found = {
-        space: invert(generator, images, latent_features=LATENT, space=space, steps=max(20, int(200 * scale)))
-        for space in ("z", "w", "w+")
+        space: invert(generator, images, latent_features=LATENT, space=space, steps=STEPS) for space in ("z", "w", "w+")
     }
     rows = {"best of 1,000 random samples": {"error": float(found["z"].start_errors.mean()), "ratio": 1.0}}
     rows.update({name: {"error": float(i.errors.mean()), "ratio": i.ratio} for name, i in found.items()})

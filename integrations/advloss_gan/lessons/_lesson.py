@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from advloss import Adversary
-from advloss_gan._trainer import train_gan
+from advloss_gan._trainer import GANResult, train_gan
 
 Figures = dict[str, float]
 
@@ -62,7 +62,11 @@ def play(
     on_step: Callable[[int, nn.Module], None] | None = None,
     log: Path | None = None,
 ) -> tuple[nn.Module, Adversary]:
-    """Train both players with Adam at constant rates; returns the averaged generator and the adversary."""
+    """Train both players with Adam at constant rates; returns the averaged generator and the adversary.
+
+    Raises:
+        SystemExit: as `whole` does.
+    """
     adam = functools.partial(torch.optim.Adam, betas=(beta1, 0.9 if beta1 == 0 else 0.999), fused=True)
     adversary = Adversary(
         discriminator,
@@ -86,7 +90,18 @@ def play(
         on_step=on_step,
         log=log,
     )
-    return result.generator, adversary
+    return whole(result).generator, adversary
+
+
+def whole(result: GANResult) -> GANResult:
+    """`result`, whose figures can be compared.
+
+    Raises:
+        SystemExit: a signal ended the training early; with 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    if result.interrupted:
+        raise SystemExit(result.exit_status)
+    return result
 
 
 def slope(adversary: Adversary, fake: Tensor, real: Tensor) -> float:
