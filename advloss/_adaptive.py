@@ -36,7 +36,7 @@ class AdaptiveWeight:
             is not finite it is 0: the step trains on the reconstruction alone.
 
     Raises:
-        OptionError: `last_layer` is no parameter that trains.
+        OptionError: `last_layer` is no parameter that trains, or `maximum` no number above 0.
     """
 
     def __init__(self, adversary: Adversary, last_layer: Tensor, *, maximum: float = 1e4) -> None:
@@ -46,10 +46,13 @@ class AdaptiveWeight:
                 f"last_layer is {given}; give a weight that trains, such as vae.decoder.conv_out.weight, or use a "
                 "fixed weight: reconstruction_loss + adversary.generator_loss(...)"
             )
+        if not isinstance(maximum, (int, float)) or not maximum > 0:
+            raise OptionError(f"maximum={maximum!r}: give a number above 0; 1e4 is the paper's")
         self.last_layer = last_layer
         self.maximum = maximum
         self.value: Tensor | None = None
         self._adversary = adversary
+        self._tried = False
 
     def __call__(
         self, fake: Tensor, reconstruction_loss: Tensor, adversarial_loss: Tensor, *, weight: float | None = None
@@ -60,19 +63,28 @@ class AdaptiveWeight:
             fake: the reconstruction `(N, C, ...)` that both losses were computed from.
             reconstruction_loss: a scalar that reaches parameters through `fake` only.
             adversarial_loss: of `Adversary.generator_loss`, or with further terms in it. Before the start step there
-                is nothing to weigh, and `reconstruction_loss` itself is returned.
+                is nothing to weigh, and `reconstruction_loss` itself is returned; what is given is checked all the same,
+                so that a mistake shows in the first step and not after hours.
             weight: the factor that `adversarial_loss` was multiplied with; default the adversary's.
 
         Raises:
-            InputError: a loss that is no scalar, or that depends on more than `fake`; a `fake` without W.
+            InputError: a loss that is no scalar, or that does not depend on `fake`; a reconstruction loss that depends on
+                more than `fake`; a `fake` without W, or W frozen meanwhile.
             CombinationError: the model's backward cannot be asked for W alone.
         """
         weight = self._adversary.weight if weight is None else weight
         self.value = None
-        if not adversarial_loss.requires_grad or weight == 0:
+        if not torch.is_grad_enabled():
             return reconstruction_loss
-        _check(fake, reconstruction_loss)
-        rec, adv = self._gradient(reconstruction_loss, fake), self._gradient(adversarial_loss, fake)
+        nodes = self._check(fake, reconstruction_loss, adversarial_loss)
+        if not adversarial_loss.requires_grad or weight == 0:
+            if not self._tried:
+                self._pull_back(fake, torch.zeros_like(fake))
+                self._tried = True
+            return reconstruction_loss
+        shared = not nodes.isdisjoint(_between("adversarial", adversarial_loss, fake))
+        rec = self._gradient(reconstruction_loss, fake, retain_graph=shared)
+        adv = self._gradient(adversarial_loss, fake)
         rec_norm, adv_norm = self._norms(fake, rec, adv)
         usable = rec_norm.isfinite() & adv_norm.isfinite()
         ratio = (rec_norm / (adv_norm / weight + 1e-4)).clamp(0, self.maximum)
@@ -81,10 +93,29 @@ class AdaptiveWeight:
         gradient = rec + (ratio * adv).where(usable, 0.0)
         return _WithGradient.apply(fake, value, gradient)
 
-    def _gradient(self, loss: Tensor, fake: Tensor) -> Tensor:
+    def _check(self, fake: Tensor, loss: Tensor, adversarial: Tensor) -> set[Any]:
+        """Raise InputError unless both losses are scalars of `fake`, and W trains; the nodes of `loss` otherwise."""
+        if not self.last_layer.requires_grad:
+            raise InputError(
+                f"the last layer {tuple(self.last_layer.shape)} was frozen after it had been given: an adversarial loss "
+                "trains the decoder; call requires_grad_(True) on it before the forward"
+            )
+        if fake.grad_fn is None:
+            raise InputError("the reconstruction has no graph: its decoder is frozen, or it was made without gradients")
+        for name, scalar in (("reconstruction", loss), ("adversarial", adversarial)):
+            if scalar.ndim:
+                raise InputError(f"the {name} loss has shape {tuple(scalar.shape)}; give a scalar, its mean")
+        if not adversarial.requires_grad and self._adversary.step > self._adversary.start_step:
+            raise InputError(
+                "the adversarial loss has no graph: compute generator_loss from the reconstruction itself, not from a "
+                "detached copy or under no_grad"
+            )
+        return _between("reconstruction", loss, fake)
+
+    def _gradient(self, loss: Tensor, fake: Tensor, retain_graph: bool = False) -> Tensor:
         """``dloss/dfake``, under a gradient scaler through half precision as the loss's own backward would go."""
         scale = self._adversary._runtime.scale
-        (gradient,) = torch.autograd.grad(scale(loss), [fake])
+        (gradient,) = torch.autograd.grad(scale(loss), [fake], retain_graph=retain_graph)
         gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         return gradient / scale(gradient.new_ones(()))
 
@@ -135,28 +166,25 @@ def _norm(tensor: Tensor) -> Tensor:
     return largest * torch.linalg.vector_norm(tensor / largest)
 
 
-def _check(fake: Tensor, loss: Tensor) -> None:
-    """Raise InputError unless `loss` is a scalar that reaches parameters through `fake` and nothing else."""
-    if fake.grad_fn is None:
-        raise InputError("the reconstruction has no graph: its decoder is frozen, or it was made without gradients")
-    if loss.ndim:
-        raise InputError(f"the reconstruction loss has shape {tuple(loss.shape)}; give a scalar, its mean")
-    reached, seen, waiting = False, set(), [loss.grad_fn]
+def _between(name: str, loss: Tensor, fake: Tensor) -> set[Any]:
+    """The nodes of the graph of `loss`. Raise InputError unless it reaches parameters through `fake` and nothing else."""
+    reached, parameter, seen, waiting = False, None, set[Any](), [loss.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            raise InputError(
-                f"the reconstruction loss depends on a parameter {tuple(node.variable.shape)} other than through the "
-                "reconstruction: add such terms (KL, codebook) to the result, and freeze a perceptual network by "
-                "requires_grad_(False)"
-            )
+        parameter = getattr(node, "variable", parameter)
         for child, number in node.next_functions:
             if child is fake.grad_fn and number == fake.output_nr:
                 reached = True
             else:
                 waiting.append(child)
     if not reached:
-        raise InputError("the reconstruction loss was not computed from this reconstruction; give both the same tensor")
+        raise InputError(f"the {name} loss was not computed from this reconstruction; give both the same tensor")
+    if parameter is not None:
+        raise InputError(
+            f"the {name} loss depends on a parameter {tuple(parameter.shape)} other than through the reconstruction: add "
+            "such terms (KL, codebook) to the result, and freeze a perceptual network by requires_grad_(False)"
+        )
+    return seen

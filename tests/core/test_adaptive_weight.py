@@ -226,7 +226,7 @@ def test_what_cannot_be_right_is_refused() -> None:
         adaptive(fake.clone(), torch.zeros((), dtype=torch.float64), adv)
     with pytest.raises(InputError, match="other than through"):
         adaptive(fake, rec + 1e-3 * setting.model[0].weight.square().sum(), adv)
-    with pytest.raises(InputError, match="other than through"):
+    with pytest.raises(InputError, match="the reconstruction loss was not computed from this"):
         adaptive(fake.clone(), rec, adv)
     with pytest.raises(InputError, match="no graph"):
         adaptive(fake.detach(), rec, adv)
@@ -237,6 +237,67 @@ def test_what_cannot_be_right_is_refused() -> None:
         AdaptiveWeight(setting.adversary, setting.weight.detach())
     with pytest.raises(OptionError, match="Conv2d"):
         AdaptiveWeight(setting.adversary, setting.model[2])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start_step", [0, 1000])
+def test_mistakes_show_in_the_first_step(start_step: int) -> None:
+    """And not after the hours that lie before the start step."""
+    setting = Setting(start_step=start_step)
+    adaptive = AdaptiveWeight(setting.adversary, setting.weight)
+    fake = setting.model(setting.images)
+    rec, adv = setting.reconstruction_loss(fake), setting.adversary.generator_loss(fake)
+    with pytest.raises(InputError, match="give a scalar"):
+        adaptive(fake, (fake - setting.images).abs(), adv)
+    with pytest.raises(InputError, match="other than through"):
+        adaptive(fake, rec + setting.model[0].weight.square().sum(), adv)
+    elsewhere = AdaptiveWeight(setting.adversary, nn.Parameter(torch.ones(3, 5, 3, 3, dtype=torch.float64)))
+    with pytest.raises(InputError, match="not computed with the last layer"):
+        elsewhere(fake, rec, adv)
+    with torch.no_grad():
+        assert adaptive(fake, rec, adv) is rec
+    setting.weight.requires_grad_(False)
+    with pytest.raises(InputError, match=r"frozen after it had been given.*requires_grad_\(True\)"):
+        adaptive(fake, rec, adv)
+
+
+def test_an_adversarial_loss_of_something_else_is_named() -> None:
+    setting = Setting()
+    adaptive = AdaptiveWeight(setting.adversary, setting.weight)
+    fake = setting.model(setting.images)
+    rec = setting.reconstruction_loss(fake)
+    with pytest.raises(InputError, match="the adversarial loss was not computed from this reconstruction"):
+        adaptive(fake, rec, setting.adversary.generator_loss(setting.model(setting.images)))
+    with pytest.raises(InputError, match="the adversarial loss depends on a parameter"):
+        adaptive(fake, rec, setting.adversary.generator_loss(fake) + setting.model[0].weight.square().sum())
+    with pytest.raises(InputError, match=r"the adversarial loss has shape \(3,\)"):
+        adaptive(fake, rec, fake.mean((1, 2, 3)))
+    setting.adversary.step = 1
+    with pytest.raises(InputError, match="not from a detached copy"):
+        adaptive(fake, rec, setting.adversary.generator_loss(fake.detach()))
+
+
+def test_both_losses_may_share_a_part_of_the_graph() -> None:
+    """As after a clamp of the reconstruction, whose backward must not be freed by the first loss."""
+    twin, setting = Setting(), Setting()
+    images = setting.images
+    fake = twin.model(images)
+    seen = fake.clamp(-0.1, 0.1)
+    rec, adv = (seen - images).abs().mean(), twin.adversary.loss.generator(twin.adversary.discriminator(seen), None)
+    norms = [torch.autograd.grad(loss, twin.weight, retain_graph=True)[0].norm() for loss in (rec, adv)]
+    (rec + norms[0] / (norms[1] + 1e-4) * twin.adversary.weight * adv).backward()
+    fake = setting.model(images)
+    seen = fake.clamp(-0.1, 0.1)
+    adaptive = AdaptiveWeight(setting.adversary, setting.weight)
+    adaptive(fake, (seen - images).abs().mean(), setting.adversary.generator_loss(seen)).backward()
+    for mine, theirs in zip(setting.gradients(), twin.gradients(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("maximum", [0, -1.0, float("nan"), "1e4"])
+def test_the_bound_of_the_ratio_is_a_number_above_zero(maximum: Any) -> None:
+    setting = Setting()
+    with pytest.raises(OptionError, match="maximum="):
+        AdaptiveWeight(setting.adversary, setting.weight, maximum=maximum)
 
 
 def test_a_trainable_perceptual_network_is_named() -> None:
