@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 from torch import Tensor, nn
@@ -34,8 +35,8 @@ class DetailDiscriminator(nn.Module):
     def __init__(self, *, in_channels: int = 3, width: int = 32, gain: float = 8.0) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, width=width)
-        if not gain > 0:
-            raise OptionError(f"gain={gain!r}: give a number above 0")
+        if isinstance(gain, bool) or not isinstance(gain, (int, float)) or not 0 < gain < math.inf:
+            raise OptionError(f"gain={gain!r}: give a finite number above 0")
         self.in_channels, self.gain = in_channels, gain
         self.layers = nn.Sequential(
             convolution(in_channels, width, 4, 2),

@@ -353,6 +353,8 @@ def test_lowpass_is_antialiased_bilinear_resampling() -> None:
         ("mlp", {"num_steps": 1.5}, r"num_steps=1\.5"),
         ("dcgan", {"resolution": 48}, "resolution=48: give 4 times a power of two"),
         ("vgg", {"resolution": 100}, "resolution=100"),
+        ("detail", {"gain": float("inf")}, "gain=inf: give a finite number above 0"),
+        ("detail", {"gain": "8"}, "gain='8'"),
         ("r3gan", {"width": 12}, "width=12: give a multiple of 8"),
         ("r3gan", {"width": 8, "resolution": 64}, "give a multiple of 16 for resolution=64"),
         ("stylegan2", {"resolution": 24}, "resolution=24"),
