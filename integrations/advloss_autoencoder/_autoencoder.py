@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple, final
 
+import torch
 from torch import Tensor, nn
 
 from advloss import InputError, OptionError
@@ -48,8 +50,13 @@ class Autoencoder(nn.Module):
 
         Raises:
             InputError: other channels or dimensions than the model was built for, sides that it does not divide, no floats.
+
+        Warns:
+            The encoder trains, and the whole decoder is frozen.
         """
         model: Any = self.model
+        if torch.is_grad_enabled():
+            _warn_about_frozen_decoder(model)
         if not images.is_floating_point():
             raise InputError(f"images have dtype {images.dtype}: give floats in [-1, 1] (x / 127.5 - 1)")
         if not (hasattr(model, "encode") and hasattr(model, "decode")):
@@ -105,6 +112,17 @@ def freeze_encoder(model: nn.Module) -> nn.Module:
         if isinstance(part, nn.Module):
             part.requires_grad_(True)
     return model
+
+
+def _warn_about_frozen_decoder(model: nn.Module) -> None:
+    decoder = getattr(model, "decoder", None)
+    trains = [p.requires_grad for p in decoder.parameters()] if isinstance(decoder, nn.Module) else []
+    if trains and not any(trains) and any(p.requires_grad for p in model.parameters()):
+        warnings.warn(
+            f"the decoder of this {type(model).__name__} is frozen and only the rest trains: an adversarial loss is for the "
+            "decoder; call model.decoder.requires_grad_(True), and freeze_encoder(model) to keep the latents",
+            stacklevel=5,  # past forward and Module's two functions
+        )
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

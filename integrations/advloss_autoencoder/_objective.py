@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,12 @@ class Objective:
     ) -> None:
         if isinstance(pixel, str) and pixel not in _PIXEL:
             raise OptionError(f"pixel={pixel!r}: there are {', '.join(_PIXEL)}, or give a function")
-        if ramp_steps < 0 or (crop is not None and crop < 1):
+        _check_weights(
+            perceptual_weight=perceptual_weight,
+            regularization_weight=regularization_weight,
+            feature_matching=feature_matching,
+        )
+        if not _whole(ramp_steps, 0) or not (crop is None or _whole(crop, 1)):
             raise OptionError(f"ramp_steps={ramp_steps!r}, crop={crop!r}: give steps from 0 on, and a side from 1 on")
         if isinstance(perceptual, nn.Module):
             perceptual.requires_grad_(False).eval()
@@ -110,25 +116,27 @@ class Objective:
         """The autoencoder's losses.
 
         Raises:
-            InputError: the reconstruction has another shape than `images`, or a loss is no scalar.
+            InputError: the reconstruction has another shape than `images`, a loss is no scalar, or what `last_layer` was
+                is frozen or not in the graph; in the first step, not at the start step.
         """
         samples, regularization = reconstruction
         _check(samples, images)
         if torch.is_grad_enabled() and not samples.requires_grad:
             raise InputError("no gradient reaches the autoencoder from its reconstruction: is all of it frozen?")
-        pixel = reconstruction_loss = self.pixel(samples, images)
+        pixel = reconstruction_loss = _scalar("pixel loss", self.pixel(samples, images))
         perceptual = None
         if self.perceptual is not None:
             perceptual = perceptual_distance(self.perceptual, samples, images)
             reconstruction_loss = pixel + self.perceptual_weight * perceptual
         adversarial, matching, pulled = self._adversarial(samples, images)
         total = reconstruction_loss
-        if pulled is not None and self.adaptive is not None:
-            total = self.adaptive(samples, total, pulled, weight=self.adversary.weight * self._ramp())
+        if self.adaptive is not None:  # before the start step, too: it looks for mistakes
+            pull = total.new_zeros(()) if pulled is None else pulled
+            total = self.adaptive(samples, total, pull, weight=self.adversary.weight * self._ramp())
         elif pulled is not None:
             total = total + pulled
         if regularization is not None and self.regularization_weight:
-            total = total + self.regularization_weight * regularization
+            total = total + self.regularization_weight * _scalar("regularization", regularization)
         return Losses(
             total=total,
             pixel=pixel,
@@ -136,7 +144,7 @@ class Objective:
             regularization=regularization,
             adversarial=adversarial,
             feature_matching=matching,
-            adaptive_weight=None if self.adaptive is None or pulled is None else self.adaptive.value,
+            adaptive_weight=None if self.adaptive is None else self.adaptive.value,
         )
 
     def discriminator_step(self, reconstruction: Reconstruction, images: Tensor) -> Report:
@@ -159,7 +167,7 @@ class Objective:
     def _ramp(self) -> float:
         """The share of the adversary's weight that counts in this step."""
         done = self.adversary.step - self.adversary.start_step + 1
-        return min(1.0, done / self.ramp_steps) if self.ramp_steps else 1.0
+        return min(1.0, max(0, done) / self.ramp_steps) if self.ramp_steps else 1.0
 
     def _window(self, player: str, *batches: Tensor) -> tuple[Tensor, ...]:
         """The same window of all batches, a function of the step and the player: nothing is drawn from the script's
@@ -183,3 +191,21 @@ def _check(samples: Tensor, images: Tensor) -> None:
         raise InputError(
             f"the reconstruction has shape {tuple(samples.shape)}, the images {tuple(images.shape)}: {way_out}"
         )
+
+
+def _scalar(name: str, value: Any) -> Tensor:
+    """Raise InputError unless `value` is one number."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise InputError(f"the {name} is {given}: return a scalar tensor, such as its mean")
+    return value.squeeze() if value.ndim else value
+
+
+def _check_weights(**weights: Any) -> None:
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise OptionError(f"{name}={weight!r}: give a finite number, 0 or more")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advloss import Adversary, CombinationError, FeatureMatching, InputError, OptionError
-from advloss_autoencoder import Autoencoder, Objective, Reconstruction, last_layer
+from advloss_autoencoder import Autoencoder, Objective, Reconstruction, freeze_encoder, last_layer
 
 PATCH = ("patch", {"width": 4, "depth": 1, "norm": "none"})
 
@@ -206,3 +208,60 @@ def test_errors_say_what_to_pass() -> None:
         Objective(adversary, pixel="l3")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="ramp_steps=-1"):
         Objective(adversary, ramp_steps=-1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"perceptual_weight": float("nan")},
+        {"regularization_weight": -1e-6},
+        {"feature_matching": float("inf")},
+        {"feature_matching": "10"},
+        {"ramp_steps": "5"},
+        {"ramp_steps": 0.5},
+        {"crop": "64"},
+    ],
+)
+def test_numbers_that_no_objective_has(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))):
+        Objective(Adversary(PATCH), **options)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("start_step", [0, 9])
+def test_terms_are_scalars(adaptive: bool, start_step: int) -> None:
+    model, images = kl_model(), pair(16)[1]
+    adversary, layer = Adversary(PATCH, start_step=start_step), last_layer(model) if adaptive else None
+    reconstruction = Autoencoder(model)(images)
+    with pytest.raises(InputError, match=r"the pixel loss is of shape \(2, 3, 16, 16\): return a scalar"):
+        Objective(adversary, layer, pixel=lambda a, b: (a - b).abs())(reconstruction, images)
+    with pytest.raises(InputError, match="the pixel loss is a float"):
+        Objective(adversary, layer, pixel=lambda a, b: 0.5)(reconstruction, images)  # type: ignore[arg-type, return-value]
+    each = Reconstruction(reconstruction.samples, torch.ones(2))
+    with pytest.raises(InputError, match=r"the regularization is of shape \(2,\)"):
+        Objective(adversary, layer)(each, images)
+
+
+def test_a_decoder_that_is_frozen_later_is_named_in_the_first_step() -> None:
+    model, images = kl_model(), pair(16)[1]
+    objective = Objective(Adversary(PATCH, start_step=1000), last_layer(model))
+    model.decoder.requires_grad_(False)
+    with (
+        pytest.warns(UserWarning, match=r"the decoder of this AutoencoderKL is frozen"),
+        pytest.raises(InputError, match="frozen after it had been given"),
+    ):
+        objective(Autoencoder(model)(images), images)
+
+
+def test_a_frozen_decoder_beside_a_fixed_weight_is_warned_of() -> None:
+    model, images = kl_model(), pair(16)[1]
+    model.decoder.requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"decoder\.requires_grad_\(True\)") as seen:
+        Objective(Adversary(PATCH))(Autoencoder(model)(images), images)
+    assert [Path(warning.filename).name for warning in seen] == [Path(__file__).name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Autoencoder(freeze_encoder(kl_model()))(images)
+        Autoencoder(kl_model().requires_grad_(False))(images)  # only looked at
+        with torch.no_grad():
+            Autoencoder(model)(images)
