@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from advloss import OptionError
+from advloss import InputError, OptionError
 
 # T.81, annex K.1
 _LUMA = (
@@ -22,17 +22,23 @@ def jpeg(images: Tensor, quality: int) -> Tensor:
     """Compress and decompress, with chroma at half the resolution (4:2:0).
 
     Args:
-        images: `(N, 3, H, W)` in [0, 1].
+        images: `(N, 3, H, W)`, or grey `(N, 1, H, W)`, in [0, 1].
         quality: 1 to 100, as in libjpeg and Pillow.
 
     Raises:
         OptionError: another quality.
+        InputError: other channels.
     """
     if not 1 <= quality <= 100:
         raise OptionError(f"quality={quality!r}: give a whole number from 1 to 100")
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise InputError(f"images have shape {tuple(images.shape)}; JPEG is of 3 channels, or of 1: give (N, 3, H, W)")
     height, width = images.shape[-2:]
-    padded = functional.pad(images * 255, (0, -width % 16, 0, -height % 16), mode="replicate")
-    red, green, blue = padded.round().unbind(1)
+    padded = functional.pad(images * 255, (0, -width % 16, 0, -height % 16), mode="replicate").round()
+    if images.shape[1] == 1:
+        grey = _compress(padded - 128, _table(_LUMA, quality)) + 128
+        return grey[..., :height, :width].round().clamp(0, 255) / 255
+    red, green, blue = padded.unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], 1)
     luma = _compress(luma.unsqueeze(1) - 128, _table(_LUMA, quality)) + 128

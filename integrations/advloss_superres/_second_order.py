@@ -66,13 +66,13 @@ class SecondOrder:
         self.scale, self.first, self.second = scale, first, second
 
     def __call__(self, high: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`(N, 3, H, W)` in [-1, 1] to `(N, 3, H / scale, W / scale)`, rounded to 8 bits.
+        """`(N, C, H, W)`, of 3 channels or grey, in [-1, 1] to `(N, C, H / scale, W / scale)`, rounded to 8 bits.
 
         Args:
             generator: on the CPU; None: torch's global one.
 
         Raises:
-            InputError: a side is no multiple of the scale.
+            InputError: a side is no multiple of the scale, or other channels.
         """
         size = low_size(high, self.scale)
         draw = _Draw(generator)

@@ -50,6 +50,26 @@ def test_jpeg_of_a_batch_is_that_of_each(photograph: Tensor) -> None:
         jpeg(batch, 0)
 
 
+def test_jpeg_of_grey_images_is_pillows(photograph: Tensor) -> None:
+    grey = photograph.float().mean(0).round().to(torch.uint8)
+    file = io.BytesIO()
+    Image.fromarray(grey.numpy()).save(file, "JPEG", quality=40)
+    expected = torch.from_numpy(np.array(Image.open(file)).astype(np.float32))
+    made = jpeg(grey[None, None].float() / 255, 40)[0, 0] * 255
+    assert made.shape == grey.shape
+    assert float((made - expected).abs().mean()) < 0.2  # of 255, with libjpeg's transform in whole numbers
+    with pytest.raises(InputError, match="JPEG is of 3 channels, or of 1"):
+        jpeg(torch.zeros(1, 4, 16, 16), 40)
+
+
+def test_grey_images_are_degraded(photograph: Tensor) -> None:
+    grey = photograph.float().mean(0)[None, None, :48, :64] / 127.5 - 1
+    for seed in range(8):
+        low = SecondOrder(2)(grey, torch.Generator().manual_seed(seed))
+        assert low.shape == (1, 1, 24, 32)
+        assert low.isfinite().all()
+
+
 @pytest.mark.parametrize(("shape", "beta"), [("gaussian", 1.0), ("generalized", 0.7), ("plateau", 1.6)])
 def test_kernels_are_the_papers_pixel_by_pixel(shape: str, beta: float) -> None:
     sigma, angle, size = (2.0, 0.8), 0.6, 9
