@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from advloss import OptionError, StateError
 
@@ -94,25 +95,34 @@ def interpolate_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor
 
 
 class _Published(nn.Module):
-    """A network of images in [0, 1], for images in [-1, 1]."""
+    """A network of images in [0, 1], for images in [-1, 1] of any size. One of grey images is given each channel alone."""
 
-    def __init__(self, network: nn.Module, scale: int) -> None:
+    def __init__(self, described: Any) -> None:
         super().__init__()
-        self.network, self.scale = network, scale
+        self.network, self.scale = described.model, described.scale
+        self.multiple, self._padding = described.size_requirements.multiple_of, described.size_requirements.get_padding
+        self._grey = described.input_channels == 1
 
     def forward(self, images: Tensor) -> Tensor:
-        made: Tensor = self.network((images + 1) / 2)
-        return made * 2 - 1
+        count, channels, height, width = images.shape
+        given = images.view(-1, 1, height, width) if self._grey else images
+        right, bottom = self._padding(width, height)
+        if right or bottom:
+            given = functional.pad(given, (0, right, 0, bottom), mode="replicate")
+        made: Tensor = self.network((given + 1) / 2) * 2 - 1
+        made = made[..., : height * self.scale, : width * self.scale]
+        return made.reshape(count, channels, *made.shape[-2:]) if self._grey else made
 
 
 def load_published(path: Path) -> nn.Module:
     """A published super-resolution or restoration network by the package `spandrel`, which knows it from its weights.
 
     Pickled files (.pth) are read with torch's `weights_only`. The network takes and gives images in [-1, 1], can be trained
-    on, and has its `scale`.
+    on, and has its `scale`. Sides that it does not divide are padded and cut again. A network of grey images makes each
+    channel on its own: of colours, too.
 
     Raises:
-        OptionError: the package is missing, or the file holds nothing that it knows.
+        OptionError: the package is missing, or the file holds nothing that it knows, or a network of other channels.
     """
     if importlib.util.find_spec("spandrel") is None:
         raise OptionError("published weights need the package spandrel: pip install 'advloss[superres,spandrel]'")
@@ -126,29 +136,39 @@ def load_published(path: Path) -> nn.Module:
         raise OptionError(f"{path} holds no network that spandrel knows ({type(error).__name__}: {error})") from error
     if not isinstance(described, spandrel.ImageModelDescriptor):
         raise OptionError(f"{path} holds a {described.architecture.name}, which does not map one image to one image")
-    return _Published(described.model, described.scale)
+    channels = described.input_channels, described.output_channels
+    if channels not in ((1, 1), (3, 3)):
+        raise OptionError(
+            f"{path} makes {channels[1]} channels of {channels[0]}; give a network of 3, or of grey images"
+        )
+    return _Published(described)
 
 
 def export_onnx(model: nn.Module, path: Path, *, channels: int = 3, side: int = 32) -> None:
-    """Write the network alone as ONNX, for inputs ``low`` `(N, channels, H, W)` of any size; the output is ``high``.
+    """Write the network alone as ONNX, for inputs ``low`` `(N, channels, H, W)`; the output is ``high``.
+
+    H and W are free; where a network takes only multiples (of a window's side, of its downsampling), they are multiples of
+    the smallest power of two that it takes, which is found by trying.
 
     Args:
-        side: of the input that it is traced with.
+        side: of the input that it is traced with, at least.
 
     Raises:
-        OptionError: the packages are missing.
+        OptionError: the packages are missing, or torch cannot export this network.
     """
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise OptionError(f"ONNX needs the package {package}: pip install 'advloss[superres,onnx]'")
-    example = torch.zeros(2, channels, side, side + 1, device=_device(model))
-    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     was_training = model.training
     try:
+        model.eval()
+        multiple, example = _example(model, channels, side)
+        height, width = (multiple * torch.export.Dim(name) for name in ("height", "width"))
+        sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                model.eval(),
+                model,
                 (example,),
                 dynamo=True,
                 dynamic_shapes=(sizes,),
@@ -156,10 +176,35 @@ def export_onnx(model: nn.Module, path: Path, *, channels: int = 3, side: int = 
                 output_names=["high"],
                 verbose=False,
             )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise OptionError(
+            f"torch cannot export this {type(model).__name__} to ONNX for images of all sizes ({cause}); torch.jit.trace "
+            "can for one size"
+        ) from error
     finally:
         model.train(was_training)
     assert program is not None
     _replace(path, program.save)
+
+
+@torch.no_grad()
+def _example(model: nn.Module, channels: int, side: int) -> tuple[int, Tensor]:
+    """The smallest power of two that sides may be multiples of, and images of two such sides."""
+    own, why = getattr(model, "multiple", 1), None
+    for multiple in (m for m in (1, 2, 4, 8, 16, 32, 64) if m % own == 0):
+        units = max(2, -(-side // multiple))
+        images = torch.zeros(2, channels, units * multiple, (units + 1) * multiple, device=_device(model))
+        try:
+            made = model(images)
+        except Exception as error:  # whatever a network raises of sides that it cannot take
+            why = error
+            continue
+        if made.shape[2] % images.shape[2] == 0 and made.shape[2] * images.shape[3] == made.shape[3] * images.shape[2]:
+            return multiple, images
+    raise OptionError(
+        f"{type(model).__name__} takes no images with sides that are multiples of 64 and less ({why})"
+    ) from why
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -83,6 +83,25 @@ def test_tiles_show_no_seam(name: str, scale: int) -> None:
     assert float((restore(network, images, tile=20, overlap=0) - whole).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_tiles_show_no_seam_far_from_the_origin(name: str) -> None:
+    """Where coordinates of an enlargement, computed in float32, are off by 1e-4."""
+    network, images = MAKERS[name](3), torch.rand(1, 3, 24, 1500) * 2 - 1
+    with torch.no_grad():
+        whole = network(images)
+    tiled = restore(network, images, tile=160, overlap=reach(network, side=65))
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5])
+def test_the_skip_is_bilinear(scale: int) -> None:
+    network, images = ResidualNetwork(scale, width=4, depth=1).double(), torch.rand(2, 3, 1, 9, dtype=torch.float64)
+    nn.init.zeros_(network.last.weight)
+    nn.init.zeros_(network.last.bias)
+    expected = nn.functional.interpolate(images, scale_factor=float(scale), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-12)
+
+
 def test_tiles_of_a_network_with_windows_show_no_seam_where_they_begin_with_a_window() -> None:
     swinir = pytest.importorskip("spandrel.architectures.SwinIR")
     options = {"img_size": 64, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2], "window_size": 8, "mlp_ratio": 2}
@@ -178,6 +197,82 @@ def test_onnx_opens_in_onnxruntime_at_any_size(name: str, tmp_path: Path) -> Non
         images = torch.rand(shape) * 2 - 1
         (made,) = session.run(["high"], {"low": images.numpy()})
         np.testing.assert_allclose(made, network.eval()(images).detach().numpy(), atol=1e-5)
+
+
+class Unshuffled(nn.Module):
+    """A network that takes sides of multiples of 4 only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 48, 3, padding=1), nn.PixelShuffle(4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def test_onnx_of_a_network_that_takes_multiples(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = Unshuffled()
+    export_onnx(network, tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "network.onnx"))
+    for shape in ((1, 3, 20, 36), (3, 3, 44, 16)):
+        images = torch.rand(shape)
+        (made,) = session.run(["high"], {"low": images.numpy()})
+        np.testing.assert_allclose(made, network(images).detach().numpy(), atol=1e-5)
+
+
+def test_networks_that_onnx_cannot_hold(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+
+    class Deciding(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) if images.sum() > 0 else images
+
+    class Fixed(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).view(2, 3, 48, 48)
+
+    for network, words in (
+        (Deciding(3, 3, 1), "torch cannot export this Deciding"),
+        (Fixed(3, 3, 1), "Fixed takes no"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            export_onnx(network, tmp_path / "network.onnx")
+        assert network.training
+    assert not list(tmp_path.iterdir())
+
+
+def test_published_networks_of_multiples_take_any_side(tmp_path: Path) -> None:
+    """SAFMN's sides are multiples of 8, in ONNX too."""
+    spandrel = pytest.importorskip("spandrel")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    inner = spandrel.architectures.SAFMN.SAFMN(dim=8, n_blocks=1, upscaling_factor=2).eval()
+    save_file({n: t.contiguous() for n, t in inner.state_dict().items()}, tmp_path / "safmn.safetensors")
+    network, images = load_published(tmp_path / "safmn.safetensors").eval(), torch.rand(1, 3, 19, 27) * 2 - 1
+    whole = nn.functional.pad(images, (0, 5, 0, 5), mode="replicate")
+    expected = inner((whole + 1) / 2) * 2 - 1
+    torch.testing.assert_close(network(images), expected[..., :38, :54])
+    export_onnx(network, tmp_path / "network.onnx")
+    (made,) = onnxruntime.InferenceSession(str(tmp_path / "network.onnx")).run(["high"], {"low": whole.numpy()})
+    np.testing.assert_allclose(made, expected.detach().numpy(), atol=1e-5)
+
+
+def test_published_networks_of_grey_images_make_each_channel_alone(tmp_path: Path) -> None:
+    spandrel = pytest.importorskip("spandrel")
+    grey = spandrel.architectures.ESRGAN.ESRGAN(in_nc=1, out_nc=1, num_filters=8, num_blocks=1, scale=2).eval()
+    save_file({n: t.contiguous() for n, t in grey.state_dict().items()}, tmp_path / "grey.safetensors")
+    network, images = load_published(tmp_path / "grey.safetensors").eval(), torch.rand(2, 3, 8, 9) * 2 - 1
+    expected = torch.cat([grey((images[:, i : i + 1] + 1) / 2) * 2 - 1 for i in range(3)], 1)
+    torch.testing.assert_close(network(images), expected)
+    torch.testing.assert_close(network(images[:, :1]), expected[:, :1])
+    network(images).mean().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    odd = spandrel.architectures.ESRGAN.ESRGAN(in_nc=4, out_nc=3, num_filters=8, num_blocks=1, scale=2)
+    save_file({n: t.contiguous() for n, t in odd.state_dict().items()}, tmp_path / "odd.safetensors")
+    with pytest.raises(OptionError, match="makes 3 channels of 4"):
+        load_published(tmp_path / "odd.safetensors")
 
 
 def test_published_weights_by_spandrel(tmp_path: Path) -> None:
