@@ -169,14 +169,19 @@ def as_rgb(image: Any) -> np.ndarray:
 
     if not isinstance(image, Image.Image):
         raise InputError(f"a {type(image).__name__} is no image; give a column of images")
+    white_is_zero, kind = getattr(image, "tag_v2", {}).get(262) == 0, image.format
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"integers from {values.min()} to {values.max()} have no known range: save 8 or 16 bits")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))  # convert() would clip at 255
     if image.mode == "F":
         raise InputError("floating-point images have no known range: save 8 or 16 bits")
+    if image.mode == "I" and kind != "PNG":  # PNG has 16 bits at most
+        raise InputError("signed and 32-bit integers have no known range: save 8 or 16 bits, unsigned")
+    hidden = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        values = 65535 - values if white_is_zero else np.where(values == hidden, 65535, values)
+        image = Image.fromarray((values / 257).round().astype(np.uint8))  # convert() would clip at 255
+    if isinstance(hidden, tuple) and max(hidden) > 255:  # of 16 bits, where Pillow has kept the upper 8
+        image.info["transparency"] = tuple(value >> 8 for value in hidden)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -20,6 +20,9 @@ TRAINING = ("astronaut", "brick", "camera", "grass", "gravel", "rocket", "stereo
 HELD_OUT = ("chelsea", "coffee", "coins")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
+WHITE_IS_ZERO = 262  # TIFF's tag of what a 0 means; there a 0 is white
+TRANSPARENT = "has transparent pixels, whose colour nobody sees; save it without alpha channel"
+
 
 class Images(Protocol):
     """Images by number: uint8 `(3, H, W)` of any sizes."""
@@ -130,28 +133,34 @@ def read_image(path: Path | str) -> Tensor:
     try:
         with Image.open(path) as file:
             file.load()
-            return _from_array(_pixels(ImageOps.exif_transpose(file)))
+            inverted = getattr(file, "tag_v2", {}).get(WHITE_IS_ZERO) == 0
+            return _from_array(_pixels(ImageOps.exif_transpose(file), file.format, inverted))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _pixels(image: Any) -> np.ndarray:
-    """A PIL image as uint8 `(H, W)` or `(H, W, 3)`."""
+def _pixels(image: Any, kind: str, inverted: bool) -> np.ndarray:
+    """A PIL image, of a file of that kind, as uint8 `(H, W)` or `(H, W, 3)`. PIL inverts 8 bits by itself, 16 bits not."""
     if image.mode == "F":
         raise InputError("holds floats, whose range nobody knows; save it with 8 or 16 bits")
-    if image.mode == "I" and image.format != "PNG":  # PNG has 16 bits at most
-        raise InputError("holds 32-bit integers, whose range nobody knows; save it with 8 or 16 bits")
+    if image.mode == "I" and kind != "PNG":  # PNG has 16 bits at most
+        raise InputError(
+            "holds signed or 32-bit integers, whose range nobody knows; save it with 8 or 16 bits, unsigned"
+        )
+    hidden = image.info.get("transparency")
     if image.mode.startswith("I"):  # PIL would clip these at 255 instead of scaling them
         values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError("holds 32-bit integers, whose range nobody knows; save it with 8 or 16 bits")
-        return (values >> 8).astype(np.uint8)
-    if "A" in image.mode or "transparency" in image.info:
+        if hidden is not None and (values == hidden).any():
+            raise InputError(TRANSPARENT)
+        return ((65535 - values if inverted else values) >> 8).astype(np.uint8)
+    if "A" in image.mode or hidden is not None:
+        if isinstance(hidden, tuple) and max(hidden) > 255:  # of 16 bits, where PIL has kept the upper 8
+            image.info["transparency"] = tuple(value >> 8 for value in hidden)
         image = image.convert("RGBA")
         if image.getextrema()[3][0] < 255:
-            raise InputError("has transparent pixels, whose colour nobody sees; save it without alpha channel")
+            raise InputError(TRANSPARENT)
     return np.asarray(image.convert("RGB"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -116,6 +117,19 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     Image.fromarray(COLOUR).save(tmp_path / "a.png", exif=exif)
     (read,) = folder_images(tmp_path)
     np.testing.assert_array_equal(read.permute(1, 2, 0).numpy(), np.rot90(COLOUR, -1))
+
+
+def test_sixteen_bits_are_read_as_viewers_show_them(tmp_path: Path) -> None:
+    values = GREY.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "a.tif", 65535 - values, photometric="miniswhite")
+    Image.fromarray(values).save(tmp_path / "b.png", transparency=int(values[0, 0]))
+    tifffile.imwrite(tmp_path / "c.tif", np.full((16, 16), 200, np.int16))
+    white, hidden, signed = range(3)
+    images = folder_images(tmp_path)
+    np.testing.assert_array_equal(images[white][0].numpy(), GREY)
+    np.testing.assert_array_equal(images[hidden][0].numpy(), np.where(GREY[0, 0] == GREY, 255, GREY))
+    with pytest.raises(InputError, match=r"c\.tif cannot be read \(signed and 32-bit integers have no known range"):
+        images[signed]
 
 
 @pytest.mark.parametrize(

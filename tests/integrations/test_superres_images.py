@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from torch import Tensor
@@ -149,6 +152,49 @@ def test_files_are_read_whatever_they_hold(tmp_path: Path) -> None:
         image = read_image(tmp_path / f"{name}.png")
         assert image.shape == (3, 16, 16)
         assert torch.equal(image, torch.from_numpy(values).expand(3, -1, -1)), name
+
+
+def png16(path: Path, image: np.ndarray, hidden: tuple[int, ...]) -> None:
+    """A PNG of 16 bits in which one colour is transparent; Pillow writes none of three channels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, channels = image.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
+    parts = (
+        (b"IHDR", head),
+        (b"tRNS", struct.pack(f">{channels}H", *hidden)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+
+
+def test_sixteen_bits_where_a_zero_is_white(tmp_path: Path) -> None:
+    values = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    tifffile.imwrite(tmp_path / "white.tif", 65535 - values, photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "white8.tif", (255 - values // 257).astype(np.uint8), photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "black.tif", values, photometric="minisblack")
+    for name in ("white", "white8", "black"):
+        assert np.array_equal(read_image(tmp_path / f"{name}.tif")[0].numpy(), values // 257), name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_with_a_transparent_colour(tmp_path: Path, channels: int) -> None:
+    values = np.arange(256, dtype=np.uint16).reshape(16, 16, 1).repeat(channels, 2) * 256 + 7
+    png16(tmp_path / "glass.png", values, (5 * 256 + 7,) * channels)
+    png16(tmp_path / "opaque.png", values, (0xFFFF, 0, 0)[:channels])
+    with pytest.raises(InputError, match="transparent pixels"):
+        read_image(tmp_path / "glass.png")
+    assert np.array_equal(read_image(tmp_path / "opaque.png")[0].numpy(), values[..., 0] >> 8)
+
+
+def test_signed_integers_have_no_range(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "signed.tif", np.full((16, 16), 200, np.int16))
+    with pytest.raises(InputError, match=r"signed\.tif: holds signed or 32-bit integers"):
+        read_image(tmp_path / "signed.tif")
 
 
 def test_files_that_cannot_be_used_are_skipped_counted_and_named(tmp_path: Path) -> None:
