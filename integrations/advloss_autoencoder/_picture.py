@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,18 +11,22 @@ from torch import Tensor
 
 from advloss import InputError
 
+LETTER = 7  # pixels of a title's letters at most, on average
 GAIN = 4.0  # of the difference: what is visible in the reconstruction must be visible there
 
 
-def save_comparison(path: Path, images: Tensor, reconstructions: Mapping[str, Tensor], enlarge: float = 1.0) -> None:
+def save_comparison(
+    path: Path | str, images: Tensor, reconstructions: Mapping[str, Tensor], enlarge: float = 1.0
+) -> None:
     """Write a picture with a row for each image and columns: the image, each reconstruction, each difference.
 
     Differences are four times as large, around grey.
 
     Args:
+        path: its folder is made.
         images: `(N, 3, H, W)` in [-1, 1].
         reconstructions: the same, by title.
-        enlarge: width of a pixel in the picture.
+        enlarge: width of a pixel in the picture, at least: columns are as wide as their titles.
 
     Raises:
         InputError: a reconstruction of another shape.
@@ -37,6 +42,8 @@ def save_comparison(path: Path, images: Tensor, reconstructions: Mapping[str, Te
     for title, made in reconstructions.items():
         columns[f"{title},\ndifference x {GAIN:g}"] = (made - images) * GAIN / 2
     count, (height, width), dpi = len(images), images.shape[-2:], 100
+    longest = max(len(line) for title in columns for line in title.splitlines())
+    enlarge = max(enlarge, math.ceil(LETTER * longest / width))
     size = len(columns) * width * enlarge / dpi, (count * height * enlarge + 40) / dpi
     figure = Figure(figsize=size, dpi=dpi)
     FigureCanvasAgg(figure)
@@ -47,6 +54,8 @@ def save_comparison(path: Path, images: Tensor, reconstructions: Mapping[str, Te
             grid[row][column].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             grid[row][column].axis("off")
         grid[0][column].set_title(title, fontsize=8)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         figure.savefig(temporary)

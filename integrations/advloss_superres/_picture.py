@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from torch import Tensor
 from advloss import InputError
 from advloss_superres._images import to_bytes
 
+LETTER = 8  # pixels of a title's letters at most, on average
+
 
 def save_comparison(
-    path: Path, rows: Sequence[Mapping[str, Tensor]], window: int, *, enlarge: int = 4, dpi: int = 100
+    path: Path | str, rows: Sequence[Mapping[str, Tensor]], window: int, *, enlarge: int = 4, dpi: int = 100
 ) -> None:
     """Write a picture with two rows for each scene: whole images, and below them the same window of each, enlarged.
 
@@ -21,9 +24,10 @@ def save_comparison(
     input, are shown at the size of the last one, pixel by pixel.
 
     Args:
+        path: its folder is made.
         rows: for each scene images `(3, H, W)` in [-1, 1] by title, the truth last; sides that divide the truth's.
         window: side of the enlarged window, in pixels of the truth.
-        enlarge: picture pixels for one of the window.
+        enlarge: picture pixels for one of the window, at least: columns are as wide as their titles.
 
     Raises:
         InputError: there are no rows, or sizes that do not fit.
@@ -34,7 +38,7 @@ def save_comparison(
     if not rows:
         raise InputError("there are no images to draw")
     titles = list(rows[0])
-    side = window * enlarge
+    side = window * max(enlarge, math.ceil(LETTER * max(map(len, titles)) / window))
     heights = [height for row in rows for height in (_shown_height(_truth(row), side), side)]
     width, height, title = len(titles) * side, sum(heights), 24
     figure = Figure(figsize=(width / dpi, (height + title) / dpi), dpi=dpi)
@@ -56,6 +60,8 @@ def save_comparison(
         grid[0][column].set_title(name, fontsize=9, pad=4)
     for axes in grid.flat:
         axes.axis("off")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         figure.savefig(temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -30,6 +31,16 @@ def test_each_scene_has_a_row_of_wholes_and_one_of_windows(tmp_path: Path) -> No
     colours = {value for _, value in last.getcolors(2**24)}
     assert {0, 255} <= colours  # the checkerboard, and not the flat part
     assert 128 not in colours
+
+
+def test_columns_are_as_wide_as_their_titles(tmp_path: Path) -> None:
+    row = {"low": scene()["low"], "a title of many letters": -scene()["truth"], "truth": scene()["truth"]}
+    save_comparison(str(tmp_path / "new" / "picture.png"), [row], window=10, enlarge=1)
+    with Image.open(tmp_path / "new" / "picture.png") as picture:
+        head = np.array(picture.convert("L"))[:22]
+    gaps = [head[:, head.shape[1] * part // 3 - 1 :][:, :2] for part in (1, 2)]
+    assert all(gap.min() == 255 for gap in gaps)
+    assert head.min() < 100
 
 
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:
