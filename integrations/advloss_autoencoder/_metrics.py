@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from advloss_autoencoder._autoencoder import Autoencoder
 
 Features = Callable[[Tensor], Tensor]
 """From images `(N, 3, H, W)` to feature vectors `(M, features)`: M may be larger than N, patch by patch."""
+
+SMALLEST = 13  # pixels, of both layers of `PatchFeatures`; the window of SSIM has 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +69,12 @@ def evaluate(
 
     Args:
         autoencoder: a diffusers autoencoder or any other that `Autoencoder` can call; latents are the posterior's mode.
-        images: each `(3, H, W)` in [-1, 1], with sides that the autoencoder takes.
+        images: each `(3, H, W)` in [-1, 1], of any floating dtype, with sides that the autoencoder takes, of 13 pixels or more.
         features: for the Fréchet distance; default `PatchFeatures`.
         lpips: a perceptual distance.
 
     Raises:
-        InputError: there are no images, one is none, or a reconstruction has another size.
+        InputError: there are no images, one is none or too small, or a reconstruction has another size.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -80,14 +83,12 @@ def evaluate(
     features = features or PatchFeatures().to(device)
     rows: list[tuple[float, ...]] = []
     energies, real, fake, distances = [], [], [], []
+    dtype = next((p.dtype for p in inner.parameters()), torch.float32)
     for image in images:
-        if image.ndim != 3:
-            raise InputError(
-                f"an image has shape {tuple(image.shape)}; give each as (3, H, W); videos are not measured"
-            )
-        batch = image[None].to(device)
+        check_image(image)
+        batch = image[None].to(device).float()
         with evaluating(inner):
-            made = call(batch).samples.float().clamp(-1, 1)
+            made = call(batch.to(dtype)).samples.float().clamp(-1, 1)
         if made.shape != batch.shape:
             raise InputError(
                 f"the reconstruction of an image of shape {tuple(batch.shape[1:])} has shape {tuple(made.shape[1:])}: "
@@ -111,6 +112,21 @@ def evaluate(
         frechet=frechet_distance(torch.cat(fake), torch.cat(real)),
         lpips=sum(distances) / len(distances) if distances else None,
     )
+
+
+def check_image(image: Any) -> None:
+    """Raise InputError unless `image` is one that can be measured."""
+    if not isinstance(image, Tensor) or image.ndim != 3:
+        given = f"has shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"is a {type(image).__name__}"
+        raise InputError(
+            f"an image {given}; give each as a tensor (3, H, W) of its own, no batches of a loader; videos are not measured"
+        )
+    if not image.is_floating_point():
+        raise InputError(f"an image has dtype {image.dtype}: give floats in [-1, 1] (x / 127.5 - 1)")
+    if min(image.shape[1:]) < SMALLEST:
+        raise InputError(
+            f"an image has sides {tuple(image.shape[1:])}; the windows of the figures ask for {SMALLEST} pixels or more"
+        )
 
 
 def high_frequency_energy(images: Tensor, cutoff: float = 0.25) -> Tensor:

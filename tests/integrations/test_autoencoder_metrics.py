@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from autoencoder_tools import kl_model
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from advloss import InputError
-from advloss_autoencoder import evaluate, frechet_distance, high_frequency_energy, validate
+from advloss_autoencoder import evaluate, frechet_distance, high_frequency_energy, save_comparison, validate
 
 
 def wave(cycles: float, amplitude: float = 1.0, side: int = 256) -> Tensor:
@@ -123,10 +124,10 @@ def test_models_side_by_side(tmp_path: Path) -> None:
     """The same figures as one by one, and a picture of what all images have."""
     models = {"without": kl_model(), "with": kl_model()}
     images = [torch.rand(3, 32, 64) * 2 - 1, torch.rand(3, 48, 32) * 2 - 1]
-    figures = validate(models, images, tmp_path / "picture.png", window=128, enlarge=1)
+    figures = validate(models, images, tmp_path / "picture.png", window=128, enlarge=5)
     assert figures == {name: evaluate(model, images) for name, model in models.items()}
     with Image.open(tmp_path / "picture.png") as picture:
-        assert picture.width == 5 * 32
+        assert picture.width == 5 * 32 * 5
     with pytest.raises(InputError, match="no images"):
         validate(models, [], tmp_path / "other.png")
 
@@ -136,3 +137,54 @@ def test_nothing_to_measure() -> None:
         evaluate(nn.Identity(), [])
     with pytest.raises(InputError, match=r"\(N, features\)"):
         frechet_distance(torch.rand(1, 3), torch.rand(5, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_and_models_of_any_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    image = torch.rand(3, 32, 32) * 2 - 1
+    model = kl_model()
+    expected = evaluate(model, [image])
+    assert evaluate(model, [image.to(dtype)]).psnr == pytest.approx(expected.psnr, abs=0.05)
+    model.to(torch.bfloat16)
+    (figures,) = validate({"half": model}, [image.to(dtype)], tmp_path / "picture.png").values()
+    assert figures.psnr == pytest.approx(expected.psnr, abs=0.2)
+
+
+def test_what_cannot_be_validated_is_named(tmp_path: Path) -> None:
+    model, image, picture = kl_model(), torch.rand(3, 32, 32), tmp_path / "picture.png"
+    for images, words in (
+        ([torch.rand(2, 3, 32, 32)], "no batches of a loader"),
+        (image, r"has shape \(32, 32\); give each as"),
+        ([image.numpy()], "is a ndarray; give each as a tensor"),
+        ([(image * 255).byte()], "dtype torch.uint8"),
+        ([image[:, :12]], r"sides \(12, 32\).*13 pixels or more"),
+    ):
+        with pytest.raises(InputError, match=words):
+            validate({"model": model}, images, picture)
+        with pytest.raises(InputError, match=words):
+            evaluate(model, images)
+    with pytest.raises(InputError, match="models is a AutoencoderKL; give them by title"):
+        validate(model, [image], picture)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"window of 31 pixels.*downsampling divides"):
+        validate({"model": model}, [image], picture, window=31)
+    with pytest.raises(InputError, match="window=0"):
+        validate({"model": model}, [image], picture, window=0)
+    assert not list(tmp_path.iterdir())
+    assert validate({"model": nn.Sequential(nn.Conv2d(3, 3, 1))}, [torch.rand(3, 13, 14)] * 2, picture)
+
+
+def test_a_picture_by_its_name_in_a_folder_that_is_made(tmp_path: Path) -> None:
+    validate({"model": kl_model()}, [torch.rand(3, 32, 32)], str(tmp_path / "new" / "folder" / "picture.png"))
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["picture.png"]
+
+
+def test_columns_are_as_wide_as_their_titles(tmp_path: Path) -> None:
+    """Titles are black on white: between two of them there is white."""
+    images = torch.zeros(1, 3, 16, 16)
+    made = {"without any adversary": images, "with an adversary": images}
+    save_comparison(tmp_path / "picture.png", images, made, enlarge=1.0)
+    with Image.open(tmp_path / "picture.png") as picture:
+        head = torch.from_numpy(np.array(picture.convert("L"))[:38])
+    gaps = [head[:, round(head.shape[1] * part / 5) - 1 :][:, :2] for part in range(1, 5)]
+    assert all(int(gap.min()) == 255 for gap in gaps)
+    assert int(head.min()) < 100
