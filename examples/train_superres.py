@@ -22,6 +22,7 @@ import functools
 import json
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -81,6 +82,11 @@ def main() -> int:
     crops, pairs = load_data(options, accelerator)
     model = make_network(options)
     follows = load_weights(model, options.init) if options.init else None
+    first = {} if follows is None else {name_of_first(follows, options): read_weights(options.init)[0]}
+    distances = {"lpips": advloss.load_lpips("alex")} if options.lpips else {}
+    if options.onnx and accelerator.is_main_process:
+        with tempfile.TemporaryDirectory() as folder:
+            export_onnx(model, Path(folder) / "trial.onnx")  # what is missing shows now, and not after the training
     training = PhasedTraining(
         model,
         make_phases(crops, options),
@@ -95,7 +101,7 @@ def main() -> int:
         accelerator.end_training()
         return training.exit_status
     if accelerator.is_main_process:
-        finish(training, pairs, options, began)
+        finish(training, pairs, first, distances, options, began)
     accelerator.end_training()
     return 0
 
@@ -229,16 +235,31 @@ def run(training: PhasedTraining, options: argparse.Namespace) -> bool:
         return training.run(on_progress, on_phase_end, checkpoints=folder, save_every=options.save_every)
 
 
-def finish(training: PhasedTraining, pairs: Dataset, options: argparse.Namespace, began: tuple[float, float]) -> None:
+def name_of_first(follows: str, options: argparse.Namespace) -> str:
+    """What the weights of --init are called in picture and metrics: by the phase that the file says."""
+    if options.alpha is not None and follows != "psnr":
+        raise advloss.OptionError(
+            f"--alpha begins at the weights of a PSNR phase, and {options.init} holds those of {follows!r}"
+        )
+    return follows if follows == "psnr" else f"before ({follows})"
+
+
+def finish(
+    training: PhasedTraining,
+    pairs: Dataset,
+    first: dict[str, dict[str, Tensor]],
+    distances: dict[str, nn.Module],
+    options: argparse.Namespace,
+    began: tuple[float, float],
+) -> None:
     """Measure the weights of every phase, draw, and write the last network alone."""
     model, device = training.model.eval(), training.accelerator.device
-    files = {} if options.init is None else {"psnr": options.init}
-    files |= {phase.name: options.out / f"{phase.name}.safetensors" for phase in training.phases}
-    weights = {"bicubic": None, **{name: read_weights(path)[0] for name, path in files.items()}}
+    files = {phase.name: options.out / f"{phase.name}.safetensors" for phase in training.phases}
+    weights = {"bicubic": None, **first, **{name: read_weights(path)[0] for name, path in files.items()}}
     if options.alpha is not None:
         mixed = interpolate_weights(weights["psnr"], weights["adversarial"], options.alpha)
         weights[f"alpha {options.alpha:g}"] = mixed
-    distances = {"lpips": advloss.load_lpips("alex").to(device)} if options.lpips else {}
+    distances = {name: network.to(device) for name, network in distances.items()}
     shown = [{"low": pairs[number][0]} for number in range(min(len(pairs), options.shown))]
     metrics = {}
     for name, tensors in weights.items():
@@ -254,7 +275,7 @@ def finish(training: PhasedTraining, pairs: Dataset, options: argparse.Namespace
     window = min(options.window, *(side for scene in scenes for side in scene["truth"].shape[1:]))
     save_comparison(options.out / "comparison.png", scenes, window)
     if options.alpha is not None:
-        save_weights(model, options.out / "interpolated.safetensors", phase="adversarial", alpha=options.alpha)
+        save_weights(model, options.out / "interpolated.safetensors", phase="interpolated", alpha=options.alpha)
     if options.onnx:
         export_onnx(model, options.out / "network.onnx")
     for name, row in metrics.items():
@@ -301,7 +322,7 @@ def parse() -> argparse.Namespace:
     add("--feature-matching", type=float, default=0.0, help="weight of feature matching (default: %(default)s)")
     add("--lpips", action="store_true", help="add LPIPS to objective and metrics (needs its weights)")
     add("--alpha", type=float, help="also measure and keep the weights between the phases: 0 psnr, 1 adversarial")
-    add("--side", type=int, default=48, help="of the originals' crops (default: %(default)s)")
+    add("--side", type=int, help="of the originals' crops (default: 48; 64 for esrgan, which asks for a power of two)")
     add("--batch", type=int, default=8, help="crops in a batch, for each process (default: %(default)s)")
     add("--lr", type=float, default=2e-3, help="of the PSNR phase (default: %(default)s)")
     add("--adversarial-lr", type=float, default=5e-4, help="of the network after it (default: %(default)s)")
@@ -316,6 +337,8 @@ def parse() -> argparse.Namespace:
     add("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
     add("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args()
+    if options.side is None:
+        options.side = 64 if options.adversary == "esrgan" else 48
     for name in ("psnr_steps", "adversarial_steps", "side", "batch", "held_out", "shown", "window", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -323,6 +346,20 @@ def parse() -> argparse.Namespace:
         parser.error(f"--tile {options.tile}: give a multiple of {WINDOW}")
     if options.low and not options.images:
         parser.error("--low needs --images, the folder of the originals")
+    if (
+        options.adversary == "esrgan"
+        and options.phase != "psnr"
+        and (options.side % options.scale or options.scale == 3)
+    ):
+        parser.error(
+            f"--adversary esrgan judges crops whose side is a power of two, which --scale {options.scale} does not divide: "
+            "give --adversary real-esrgan, or another scale"
+        )
+    written = [
+        options.out / f"{name}.safetensors" for name in ("psnr", "adversarial") if options.phase in ("both", name)
+    ]
+    if options.init and options.init.resolve() in [path.resolve() for path in written]:
+        parser.error(f"--init {options.init} would be written over by this run: give another --out")
     if options.phase == "adversarial" and not options.init and options.network in ("residual", "rrdb"):
         parser.error("--phase adversarial begins with the weights of a PSNR phase: give them as --init")
     one_end = options.phase == "psnr" or (options.phase == "adversarial" and not options.init)

@@ -71,6 +71,7 @@ def test_a_run_of_both_phases_writes_one_folder(finished: Path) -> None:
         read_weights(finished / f"{name}.safetensors") for name in ("psnr", "adversarial", "interpolated")
     )
     assert (psnr[1]["phase"], adversarial[1]["phase"]) == ("psnr", "adversarial")
+    assert between[1]["phase"] == "interpolated"
     for name, tensor in between[0].items():
         torch.testing.assert_close(tensor, (psnr[0][name] + adversarial[0][name]) / 2)
 
@@ -116,6 +117,44 @@ def test_other_adversaries(finished: Path, tmp_path: Path, adversary: str) -> No
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("--lpips",), "LPIPS"), (("--onnx",), "ONNX needs the package onnxscript: pip install")],
+)
+def test_what_is_missing_shows_before_training(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    """Also in a run of the PSNR phase alone, whose objective needs none of it."""
+    argv = [str(EXAMPLE), "--out", str(tmp_path / "out"), *TINY, "--phase", "psnr", "--psnr-steps", "1", *options]
+    hidden = "sys.modules |= dict.fromkeys(['onnxscript', 'lpips'])"
+    code = f"import runpy, sys; {hidden}; sys.argv = {argv!r}; runpy.run_path({argv[0]!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "log.jsonl").exists()
+
+
+def test_esrgan_fits_by_default(finished: Path, tmp_path: Path) -> None:
+    images = folder(tmp_path / "images", 3, 70)
+    command = [sys.executable, str(EXAMPLE), "--cpu", "--out", str(tmp_path / "out"), "--images", str(images)]
+    begin = ("--phase", "adversarial", "--init", str(finished / "psnr.safetensors"), "--adversarial-steps", "1")
+    sizes = ("--held-out", "1", "--batch", "2", "--shown", "1", "--adversary", "esrgan")
+    done = subprocess.run([*command, *begin, *sizes], env=environment(), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_first_weights_are_called_what_they_are(finished: Path, tmp_path: Path) -> None:
+    begin = ("--phase", "adversarial", "--adversarial-steps", 1)
+    adversarial = ("--init", finished / "adversarial.safetensors")
+    done = run(tmp_path, *begin, *adversarial)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(metrics) == ["bicubic", "before (adversarial)", "adversarial", "run"]
+    done = run(tmp_path / "other", *begin, *adversarial, "--alpha", 0.5)
+    assert "--alpha begins at the weights of a PSNR phase" in done.stderr
+    done = run(finished, *begin, *adversarial)
+    assert "would be written over by this run: give another --out" in done.stderr
+
+
 def test_interrupted_and_resumed(tmp_path: Path) -> None:
     steps = ("--psnr-steps", "3", "--adversarial-steps", "3")
     command = [sys.executable, str(EXAMPLE), "--out", str(tmp_path), *TINY, *steps]
@@ -159,6 +198,7 @@ def test_the_reverse_order_is_refused(finished: Path, tmp_path: Path) -> None:
         (("--side", 15), "give a multiple of the scale 2"),
         (("--network", "nowhere.pth"), "holds no network"),
         (("--adversary", "esrgan", "--side", 24), "resolution=24"),
+        (("--adversary", "esrgan", "--scale", 3), "which --scale 3 does not divide: give --adversary real-esrgan"),
     ],
 )
 def test_bad_options_are_one_line(tmp_path: Path, options: tuple[object, ...], words: str) -> None:
