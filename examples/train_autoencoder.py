@@ -275,7 +275,7 @@ def parse() -> argparse.Namespace:
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--crop", type=int, help="side of the window that the adversary sees of them (default: all)")
     add("--batch", type=int, default=8, help="crops in a batch, for each process (default: %(default)s)")
-    add("--lr", type=float, default=2e-3, help="of the autoencoder (default: %(default)s)")
+    add("--lr", type=float, help="of the autoencoder (default: 2e-3; 1e-5 for a pretrained --model)")
     add("--discriminator-lr", type=float, default=5e-4, help="(default: %(default)s)")
     add("--ema-decay", type=float, default=0.99, help="of the averaged autoencoder (default: %(default)s)")
     add("--no-compare", dest="compare", action="store_false", help="do not train a copy without the adversary")
@@ -286,6 +286,8 @@ def parse() -> argparse.Namespace:
     add("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
     add("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args()
+    if options.lr is None:  # diffusers fine-tunes sd-vae-ft-mse with 4.5e-6 (examples/research_projects/autoencoderkl)
+        options.lr = 1e-5 if options.model else 2e-3
     if options.regularizer is None:
         options.regularizer = [component(R1)]
     for name in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -132,6 +133,17 @@ def test_a_data_set_a_codebook_and_other_components(tmp_path: Path) -> None:
     first, second = log(tmp_path / "out")
     assert first["total"] == pytest.approx(first["pixel"] + first["regularization"])  # VQGAN's weight of its codebook
     assert "discriminator/regularizers/lecam" in second
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"), [((), 2e-3), (("--model", "some/vae"), 1e-5), (("--model", "some/vae", "--lr", "3e-5"), 3e-5)]
+)
+def test_a_pretrained_model_is_not_torn_apart(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], rate: float
+) -> None:
+    """Its rate is that of fine-tuning, a hundredth of a new model's."""
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *options])
+    assert runpy.run_path(str(EXAMPLE))["parse"]().lr == rate
 
 
 def test_two_processes(tmp_path: Path) -> None:
