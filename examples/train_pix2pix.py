@@ -9,6 +9,7 @@ docs/superres.md says which have.
 
     pip install 'advloss[superres]'
     python examples/train_pix2pix.py
+    python examples/train_pix2pix.py --resume                         # go on after Ctrl-C
 
 Everything is written to one folder (--out): weights, metrics.json, log.jsonl, comparison.png. For pairs of your own put
 `PairedCrops(FolderPairs(inputs, outputs, scale=1), scale=1, side=64)` in the place of `crops`.
@@ -67,11 +68,15 @@ def main() -> int:
         set_seed(options.seed)
         phase = make_phase(name, crops, options)
         training = PhasedTraining(ResidualNetwork(1, depth=4), [phase], accelerator=accelerator, ema_decay=0.995)
-        if not run(training, options):
+        file = name.replace(" ", "-").lower()
+        checkpoints = options.out / "checkpoints" / file
+        if options.resume and (name == L1 or any(checkpoints.glob("step-*"))):
+            training.load(checkpoints)
+        if training.step_count < options.steps and not run(training, checkpoints, options):
             accelerator.end_training()
             return training.exit_status
         networks[name] = training.averaged_model()
-        save_weights(networks[name], options.out / f"{name.replace(' ', '-').lower()}.safetensors", phase=name)
+        save_weights(networks[name], options.out / f"{file}.safetensors", phase=name)
     finish(networks, pairs, options, began)
     accelerator.end_training()
     return 0
@@ -134,19 +139,20 @@ def make_phase(name: str, crops: Dataset, options: argparse.Namespace) -> Phase:
     )
 
 
-def run(training: PhasedTraining, options: argparse.Namespace) -> bool:
+def run(training: PhasedTraining, checkpoints: Path, options: argparse.Namespace) -> bool:
     """Train, with a progress bar and a log line for every step. Returns False after Ctrl-C or SIGTERM."""
-    name = training.phase.name
+    name, done = training.phase.name, training.step_count
+    before = 0 if name == L1 else options.steps  # lines of the other network
     with (
-        (options.out / "log.jsonl").open("w" if name == L1 else "a", encoding="utf-8") as log,
-        tqdm(total=options.steps, desc=name, file=sys.stdout) as bar,
+        advloss.open_step_log(options.out / "log.jsonl", before + done) as log,
+        tqdm(total=options.steps, initial=done, desc=name, file=sys.stdout) as bar,
     ):
 
         def on_progress(progress: Progress) -> None:
             log.write(json.dumps({"phase": progress.phase, **progress.as_dict()}) + "\n")
             bar.update()
 
-        return training.run(on_progress)
+        return training.run(on_progress, checkpoints=checkpoints, save_every=options.save_every)
 
 
 def finish(networks: dict[str, nn.Module], pairs: Dataset, options: argparse.Namespace, began: tuple) -> None:
@@ -180,17 +186,19 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/pix2pix"), help="folder for everything (default: %(default)s)")
+    add("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     add("--seed", type=int, default=0)
     add("--steps", type=int, default=900, help="of each of the two networks (default: %(default)s)")
     add("--l1-weight", type=float, default=5.0, help="of L1, where the adversary has 1 (default: %(default)s)")
     add("--side", type=int, default=32, help="of training crops (default: %(default)s)")
     add("--batch", type=int, default=8, help="crops in a batch (default: %(default)s)")
     add("--lr", type=float, default=1e-3, help="of both players at first (default: %(default)s)")
+    add("--save-every", type=int, default=200, help="steps between checkpoints (default: %(default)s)")
     add("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args()
-    for name in ("steps", "side", "batch"):
+    for name in ("steps", "side", "batch", "save_every"):
         if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options
 
 

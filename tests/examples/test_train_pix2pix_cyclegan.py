@@ -38,7 +38,14 @@ def log(out: Path) -> list[dict[str, float]]:
 def test_pix2pix_trains_with_and_without_the_adversary(tmp_path: Path) -> None:
     done = run("train_pix2pix", tmp_path / "out", "--steps", 2)
     assert done.returncode == 0, done.stderr[-3000:]
-    files = {"comparison.png", "l1-alone.safetensors", "log.jsonl", "metrics.json", "pix2pix.safetensors"}
+    files = {
+        "checkpoints",
+        "comparison.png",
+        "l1-alone.safetensors",
+        "log.jsonl",
+        "metrics.json",
+        "pix2pix.safetensors",
+    }
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["L1 alone"] != metrics["pix2pix"]
@@ -56,17 +63,13 @@ def test_pix2pix_trains_with_and_without_the_adversary(tmp_path: Path) -> None:
         assert picture.width == 4 * 64 * 4
 
 
-def test_cyclegan_goes_on_where_it_was(tmp_path: Path) -> None:
-    options = ("--steps", "4", "--save-every", "2")
+def interrupted(name: str, out: Path, lines: int, *options: object) -> None:
+    """A run that Ctrl-C ends after so many steps or some more."""
     process = subprocess.Popen(
-        command("train_cyclegan", tmp_path, *options),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command(name, out, *options), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 200
-    while not (tmp_path / "log.jsonl").exists() or not log(tmp_path):
+    while not (out / "log.jsonl").exists() or len(log(out)) < lines:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
@@ -77,6 +80,25 @@ def test_cyclegan_goes_on_where_it_was(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    assert not (out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("lines", [1, 9], ids=["in the first network", "in the second"])
+def test_pix2pix_goes_on_where_it_was(tmp_path: Path, lines: int) -> None:
+    options = ("--steps", 8, "--save-every", 2)
+    interrupted("train_pix2pix", tmp_path / "cut", lines, *options)
+    done = run("train_pix2pix", tmp_path / "cut", *options, "--resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole = run("train_pix2pix", tmp_path / "whole", *options)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert log(tmp_path / "cut") == log(tmp_path / "whole")  # bit by bit
+    cut, uncut = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("cut", "whole"))
+    assert [cut[name] for name in ("L1 alone", "pix2pix")] == [uncut[name] for name in ("L1 alone", "pix2pix")]
+
+
+def test_cyclegan_goes_on_where_it_was(tmp_path: Path) -> None:
+    options = ("--steps", 4, "--save-every", 2)
+    interrupted("train_cyclegan", tmp_path, 1, *options)
     done = run("train_cyclegan", tmp_path, *options, "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
     whole = run("train_cyclegan", tmp_path / "whole", *options)
@@ -93,4 +115,12 @@ def test_bad_options_are_one_line(name: str, tmp_path: Path) -> None:
     done = run(name, tmp_path / "out", "--steps", 0)
     assert done.returncode != 0
     assert "--steps must be at least 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["train_pix2pix", "train_cyclegan"])
+def test_nothing_to_resume_is_one_line(name: str, tmp_path: Path) -> None:
+    done = run(name, tmp_path / "out", "--resume")
+    assert done.returncode == 1
+    assert "there is no checkpoint in" in done.stderr
     assert "Traceback" not in done.stderr
