@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, final
@@ -82,6 +83,14 @@ class Objective:
     ) -> None:
         if isinstance(pixel, str) and pixel not in _PIXEL:
             raise OptionError(f"pixel={pixel!r}: there are {', '.join(_PIXEL)}, or give a function")
+        weights = {
+            "pixel_weight": pixel_weight,
+            "perceptual_weight": perceptual_weight,
+            "feature_matching": feature_matching,
+        }
+        for name, weight in weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+                raise OptionError(f"{name}={weight!r}: give a finite number, 0 or more")
         if adversary is None and (feature_matching or conditional):
             raise OptionError("feature_matching and conditional are about a discriminator: give an adversary too")
         if isinstance(perceptual, nn.Module):
@@ -102,7 +111,7 @@ class Objective:
             given: what the network was given `(N, C', h, w)`.
 
         Raises:
-            InputError: `made` has another shape than `originals`.
+            InputError: `made` has another shape than `originals`, or the pixel loss is no scalar.
         """
         if made.shape != originals.shape:
             raise InputError(
@@ -110,6 +119,9 @@ class Objective:
                 "its scale is not that of the data, or a side is not what its downsampling divides"
             )
         pixel = self.pixel(made, originals)
+        if not isinstance(pixel, Tensor) or pixel.ndim:
+            what = f"of shape {tuple(pixel.shape)}" if isinstance(pixel, Tensor) else f"a {type(pixel).__name__}"
+            raise InputError(f"the pixel loss is {what}: return a scalar tensor, such as its mean")
         total, perceptual, adversarial, matching = self.pixel_weight * pixel, None, None, None
         if self.perceptual is not None:
             perceptual = perceptual_distance(self.perceptual, made, originals)

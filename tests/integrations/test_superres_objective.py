@@ -156,6 +156,22 @@ def test_bad_options() -> None:
         Objective(Adversary(nn.Sequential(nn.Flatten(), nn.Linear(4, 1))), feature_matching=1.0)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"pixel_weight": float("nan")}, {"perceptual_weight": -1.0}, {"feature_matching": "10"}, {"pixel_weight": True}],
+)
+def test_weights_that_no_objective_has(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"{next(iter(options))}=.*give a finite number"):
+        Objective(Adversary(PATCH), **options)
+
+
+def test_pixel_losses_are_scalars() -> None:
+    with pytest.raises(InputError, match=r"the pixel loss is of shape \(.*return a scalar"):
+        Objective(pixel=lambda a, b: (a - b).abs())(*batch())
+    with pytest.raises(InputError, match="the pixel loss is a float"):
+        Objective(pixel=lambda a, b: 0.5)(*batch())  # type: ignore[arg-type, return-value]
+
+
 def test_a_perceptual_module_is_frozen() -> None:
     class Distance(nn.Module):
         def __init__(self) -> None:
