@@ -78,7 +78,9 @@ class AdaptiveWeight:
             return reconstruction_loss
         nodes = self._check(fake, reconstruction_loss, adversarial_loss)
         if not adversarial_loss.requires_grad or weight == 0:
-            if not self._tried:
+            if (
+                not self._tried and self._adversary._runtime.world == 1
+            ):  # DDP may take the first backward for a whole one
                 self._pull_back(fake, torch.zeros_like(fake))
                 self._tried = True
             return reconstruction_loss

@@ -53,11 +53,17 @@ def evaluate(
         distances: perceptual distances by name.
 
     Raises:
-        InputError: there are no pairs, or an image is made in another size than its original.
+        InputError: there are no pairs, an image is none, or one is made in another size than its original.
     """
     rows: list[tuple[float, float, float]] = []
     seen: dict[str, list[float]] = {name: [] for name in distances or {}}
     for low, high in pairs:
+        for image in (low, high):
+            if image.dim() != 3 or not image.is_floating_point():
+                raise InputError(
+                    f"an image has shape {tuple(image.shape)} and dtype {image.dtype}; give pairs of (C, H, W) each, no "
+                    "batches of a loader, in floats in [-1, 1] (x / 127.5 - 1)"
+                )
         original = high[None].to(device)
         made = round_to_bytes(make(low[None].to(device)).float())
         energies = [float(high_frequency_energy(luma(images))) for images in (made, original)]

@@ -30,14 +30,16 @@ def restore(
 
     Raises:
         OptionError: lengths below 1, or no multiples.
-        InputError: sides that are no multiples, or an output that is no multiple of the input.
+        InputError: no floats, sides that are no multiples, or an output that is no multiple of the input.
     """
     if tile < 1 or overlap < 0 or multiple < 1 or tile % multiple or overlap % multiple:
         raise OptionError(
             f"tile={tile!r}, overlap={overlap!r}: give a tile of 1 or more and an overlap of 0 or more, multiples of {multiple}"
         )
-    if images.dim() != 4 or images.shape[2] % multiple or images.shape[3] % multiple:
+    if images.dim() != 4 or not images.numel() or images.shape[2] % multiple or images.shape[3] % multiple:
         raise InputError(f"images have shape {tuple(images.shape)}: give (N, C, H, W), sides multiples of {multiple}")
+    if not images.is_floating_point():
+        raise InputError(f"images have dtype {images.dtype}: give floats in [-1, 1] (x / 127.5 - 1)")
     result: Tensor | None = None
     for rows, columns in _tiles(images.shape[2], images.shape[3], tile):
         (top, bottom), (left, right) = (

@@ -21,7 +21,7 @@ from advloss import OptionError, StateError
 FORMAT = "advloss-superres-1"
 
 
-def save_weights(model: nn.Module, path: Path, *, phase: str, **about: Any) -> None:
+def save_weights(model: nn.Module, path: Path | str, *, phase: str, **about: Any) -> None:
     """Write a network's weights to a safetensors file, under another name first.
 
     Args:
@@ -29,13 +29,12 @@ def save_weights(model: nn.Module, path: Path, *, phase: str, **about: Any) -> N
         phase: that the weights come from: ``"psnr"``, ``"adversarial"``, ``"interpolated"``.
         about: what else to know, as numbers, strings and lists: architecture, scale.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     metadata = {"format": FORMAT, "phase": phase, "about": json.dumps(about)}
     _replace(path, lambda part: save_file(tensors, part, metadata=metadata))
 
 
-def load_weights(model: nn.Module, path: Path) -> str:
+def load_weights(model: nn.Module, path: Path | str) -> str:
     """Load what `save_weights` wrote, and return the phase: for ``PhasedTraining(follows=...)``.
 
     Raises:
@@ -54,7 +53,7 @@ def load_weights(model: nn.Module, path: Path) -> str:
     return metadata["phase"]
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a file by `save_weights`, and its ``phase`` and ``about``.
 
     Raises:
@@ -85,7 +84,7 @@ def interpolate_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor
     Raises:
         OptionError: `alpha` outside [0, 1], or weights of two architectures.
     """
-    if not 0 <= alpha <= 1:
+    if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
         raise OptionError(f"alpha={alpha!r}: give a number from 0 (the PSNR phase) to 1 (the adversarial one)")
     if {n: t.shape for n, t in first.items()} != {n: t.shape for n, t in second.items()}:
         raise OptionError("the two sets of weights differ in names or shapes; take those of one network")
@@ -114,7 +113,7 @@ class _Published(nn.Module):
         return made.reshape(count, channels, *made.shape[-2:]) if self._grey else made
 
 
-def load_published(path: Path) -> nn.Module:
+def load_published(path: Path | str) -> nn.Module:
     """A published super-resolution or restoration network by the package `spandrel`, which knows it from its weights.
 
     Pickled files (.pth) are read with torch's `weights_only`. The network takes and gives images in [-1, 1], can be trained
@@ -144,13 +143,14 @@ def load_published(path: Path) -> nn.Module:
     return _Published(described)
 
 
-def export_onnx(model: nn.Module, path: Path, *, channels: int = 3, side: int = 32) -> None:
+def export_onnx(model: nn.Module, path: Path | str, *, channels: int = 3, side: int = 32) -> None:
     """Write the network alone as ONNX, for inputs ``low`` `(N, channels, H, W)`; the output is ``high``.
 
     H and W are free; where a network takes only multiples (of a window's side, of its downsampling), they are multiples of
     the smallest power of two that it takes, which is found by trying.
 
     Args:
+        path: its folder is made.
         side: of the input that it is traced with, at least.
 
     Raises:
@@ -211,8 +211,10 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path | str, write: Any) -> None:
     """Write under another name, then rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         write(part)

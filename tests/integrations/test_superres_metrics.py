@@ -100,6 +100,10 @@ def test_every_image_counts_alike(images: tuple[Tensor, Tensor]) -> None:
 def test_what_cannot_be_compared(images: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(InputError, match="there are no pairs"):
         evaluate(lambda x: x, [], border=2)
+    with pytest.raises(InputError, match="no batches of a loader"):
+        evaluate(lambda x: x, [images], border=2)
+    with pytest.raises(InputError, match=r"dtype torch\.uint8"):
+        evaluate(lambda x: x, [(images[0][0].byte(), images[1][0])], border=2)
     with pytest.raises(InputError, match="their originals"):
         psnr(images[0], images[1][..., 1:])
     with pytest.raises(InputError, match="leaves nothing"):

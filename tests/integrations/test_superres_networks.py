@@ -138,6 +138,10 @@ def test_tiles_of_networks_that_shrink_first() -> None:
         restore(network, images, tile=11, overlap=4, multiple=2)
     with pytest.raises(InputError, match="sides multiples of 2"):
         restore(network, images[..., 1:], tile=12, overlap=4, multiple=2)
+    with pytest.raises(InputError, match=r"dtype torch\.uint8: give floats"):
+        restore(network, images.byte(), tile=12)
+    with pytest.raises(InputError, match=r"shape \(0, 3, 32, 40\)"):
+        restore(network, images[:0], tile=12)
     with pytest.raises(InputError, match="no whole multiple"):
         restore(nn.Conv2d(3, 3, 3), images, tile=12)
 
@@ -214,8 +218,8 @@ def test_onnx_of_a_network_that_takes_multiples(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     network = Unshuffled()
-    export_onnx(network, tmp_path / "network.onnx")
-    session = onnxruntime.InferenceSession(str(tmp_path / "network.onnx"))
+    export_onnx(network, str(tmp_path / "new" / "network.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "new" / "network.onnx"))
     for shape in ((1, 3, 20, 36), (3, 3, 44, 16)):
         images = torch.rand(shape)
         (made,) = session.run(["high"], {"low": images.numpy()})
@@ -295,5 +299,5 @@ def test_published_weights_by_spandrel(tmp_path: Path) -> None:
 
 
 def test_metadata_is_json(tmp_path: Path) -> None:
-    save_weights(residual(), tmp_path / "a.safetensors", phase="psnr", sides=[48, 64], name="ü")
+    save_weights(residual(), str(tmp_path / "a.safetensors"), phase="psnr", sides=[48, 64], name="ü")
     assert json.dumps(read_weights(tmp_path / "a.safetensors")[1]["about"])
