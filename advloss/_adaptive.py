@@ -78,9 +78,8 @@ class AdaptiveWeight:
             return reconstruction_loss
         nodes = self._check(fake, reconstruction_loss, adversarial_loss)
         if not adversarial_loss.requires_grad or weight == 0:
-            if (
-                not self._tried and self._adversary._runtime.world == 1
-            ):  # DDP may take the first backward for a whole one
+            alone = self._adversary._runtime.world == 1  # DDP may take the first backward for a whole one
+            if alone and not self._tried:
                 self._pull_back(fake, torch.zeros_like(fake))
                 self._tried = True
             return reconstruction_loss

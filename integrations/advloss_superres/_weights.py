@@ -104,7 +104,7 @@ class _Published(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         count, channels, height, width = images.shape
-        given = images.view(-1, 1, height, width) if self._grey else images
+        given = images.reshape(-1, 1, height, width) if self._grey else images
         right, bottom = self._padding(width, height)
         if right or bottom:
             given = functional.pad(given, (0, right, 0, bottom), mode="replicate")

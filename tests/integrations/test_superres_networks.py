@@ -271,6 +271,7 @@ def test_published_networks_of_grey_images_make_each_channel_alone(tmp_path: Pat
     expected = torch.cat([grey((images[:, i : i + 1] + 1) / 2) * 2 - 1 for i in range(3)], 1)
     torch.testing.assert_close(network(images), expected)
     torch.testing.assert_close(network(images[:, :1]), expected[:, :1])
+    assert network(images[..., 1:, 1:]).shape == (2, 3, 14, 16)  # a tile
     network(images).mean().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     odd = spandrel.architectures.ESRGAN.ESRGAN(in_nc=4, out_nc=3, num_filters=8, num_blocks=1, scale=2)
