@@ -156,17 +156,19 @@ def cosine(steps: int) -> Callable[[torch.optim.Optimizer], torch.optim.lr_sched
 def make_adversary(options: argparse.Namespace) -> advloss.Adversary:
     """By a name of the command line: what measured best on the embedded photographs, or a paper's."""
     adam = functools.partial(torch.optim.Adam, lr=options.discriminator_lr, betas=(0.0, 0.99), fused=True)
-    weight = {} if options.weight is None else {"weight": options.weight}
+    chosen = {"reuse_real": True}  # both turns are on the same originals, and nothing is changed between them
+    if options.weight is not None:
+        chosen["weight"] = options.weight
     if options.adversary == "esrgan":
-        return advloss.Adversary.from_recipe("esrgan", resolution=options.side, **weight)
+        return advloss.Adversary.from_recipe("esrgan", resolution=options.side, **chosen)
     if options.adversary == "real-esrgan":
-        return advloss.Adversary.from_recipe("real-esrgan", **weight)
+        return advloss.Adversary.from_recipe("real-esrgan", **chosen)
     if options.adversary == "relativistic":
         slopes = {"r1": {"weight": 1.0}, "r2": {"weight": 1.0}}
         discriminator = ("patch", {"norm": "none", "depth": 2})
-        return advloss.Adversary(discriminator, "relativistic", slopes, optimizer=adam, **{"weight": 0.1, **weight})
+        return advloss.Adversary(discriminator, "relativistic", slopes, optimizer=adam, **{"weight": 0.1, **chosen})
     slope = {"r1": {"weight": options.r1}}
-    return advloss.Adversary("detail", "relativistic", slope, optimizer=adam, **{"weight": 0.8, **weight})
+    return advloss.Adversary("detail", "relativistic", slope, optimizer=adam, **{"weight": 0.8, **chosen})
 
 
 def make_network(options: argparse.Namespace) -> nn.Module:
