@@ -1,4 +1,4 @@
-"""Each method with the options that a network of half a million parameters wants."""
+"""Each method with rates and options for a network of half a million parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from advloss_distill import Distillation, sampling_paths, student_scheduler
+from advloss_distill import Distillation, family_of, sampling_paths, student_scheduler
 from advloss_distill.methods import Setup, build_method
 from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Figures
@@ -86,8 +86,9 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
     settings, scheduler = RUNS[method], student_scheduler(domain.family)
     count = settings.iterations if iterations is None else iterations
     rate = settings.rate
+    family = family_of(domain.pipeline)  # methods set how it draws noise
     setup = Setup(
-        family=domain.family,
+        family=family,
         pipeline=domain.pipeline,
         data=domain.data,
         example=domain.data.conditions(1),
@@ -101,7 +102,7 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         built.student.load_state_dict(domain.start.state_dict())
     optimizer = torch.optim.Adam(built.student.parameters(), lr=settings.student_rate, betas=(0.0, 0.99))
     distillation = Distillation(
-        domain.family,
+        family,
         domain.teacher,
         data=domain.data,
         optimizer=optimizer,
