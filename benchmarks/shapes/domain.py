@@ -37,9 +37,7 @@ class Domain:
     def __init__(self, folder: Path, sizes: Sizes) -> None:
         self.sizes = sizes
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "vae").exists():
-            train_vae(render(sizes.images, 0), sizes).save_pretrained(folder / "vae")
-        vae = AutoencoderKL.from_pretrained(folder / "vae")
+        vae = _model_once(AutoencoderKL, folder / "vae", lambda: train_vae(render(sizes.images, 0), sizes))
         self.pipeline = pipeline_of(vae, unet(sizes))
         self.family = family_of(self.pipeline)
         kept = _once(folder / "latents.safetensors", self._latents)
@@ -47,12 +45,10 @@ class Domain:
         judge = Judge()
         judge.load_state_dict(_once(folder / "judge.safetensors", self._judge))
         self.evaluation = Evaluation(judge.eval(), kept["held_out"])
-        if not (folder / "teacher").exists():
-            train_teacher(self.data, sizes).save_pretrained(folder / "teacher")
-        self.pipeline.unet = UNet2DConditionModel.from_pretrained(folder / "teacher").eval().requires_grad_(False)
-        if not (folder / "start").exists():
-            self._start().save_pretrained(folder / "start")
-        self.start: nn.Module = UNet2DConditionModel.from_pretrained(folder / "start")
+        self.pipeline.unet = _model_once(
+            UNet2DConditionModel, folder / "teacher", lambda: train_teacher(self.data, sizes)
+        )
+        self.start: nn.Module = _model_once(UNet2DConditionModel, folder / "start", self._start)
         if not (folder / "rows.json").exists():
             rows = {name: dataclasses.asdict(figures) for name, figures in self._compare(kept).items()}
             (folder / "rows.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -148,3 +144,11 @@ def _once(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor
     if not path.exists():
         save_state({name: value.contiguous() for name, value in make().items()}, path)
     return load_state(path)
+
+
+def _model_once(kind: Any, folder: Path, make: Callable[[], Any]) -> Any:
+    if not folder.exists():
+        partial = folder.with_name(f"partial_{folder.name}")
+        make().save_pretrained(partial)
+        partial.rename(folder)
+    return kind.from_pretrained(folder).eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -112,7 +113,8 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         **built.arguments(),
     )
     began = time.process_time()
-    distillation.run(count, lambda progress: show(method, progress.iteration, progress.as_dict()))
+    if not distillation.run(count, lambda progress: show(method, progress.iteration, progress.as_dict())):
+        sys.exit(distillation.exit_status)
     seconds, student = time.process_time() - began, distillation.averaged_student()
     figures = domain.judged(student, scheduler, STEPS, method)
     return Outcome(figures, seconds, settings.evaluations * count * setup.batch_size / 1e6, student)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from typing import Any
 
 import torch
@@ -53,7 +54,8 @@ def train_vae(images: Images, sizes: Sizes) -> AutoencoderKL:
         accelerator=Accelerator(cpu=True),
         ema_decay=0.99,
     )
-    training.run(sizes.vae_steps, lambda progress: show("vae", progress.step, progress.losses.as_dict()))
+    if not training.run(sizes.vae_steps, lambda progress: show("vae", progress.step, progress.losses.as_dict())):
+        sys.exit(training.exit_status)  # Ctrl-C: half a VAE is not kept
     vae: Any = training.averaged_model().requires_grad_(False)
     with torch.no_grad():
         spread = vae.encode(images.images[:360]).latent_dist.sample().std()
