@@ -1,0 +1,65 @@
+"""Distil, and print how far each sampler is from held-out images."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from torchvision.utils import save_image
+
+from advloss_distill import student_scheduler
+from benchmarks._markdown import table
+from benchmarks.shapes.domain import STEPS, Domain
+from benchmarks.shapes.judge import Figures
+from benchmarks.shapes.methods import RUNS, run
+from benchmarks.shapes.models import noise_levels, show
+from benchmarks.shapes.sizes import SHORT, Sizes
+
+COLUMNS = ("sampler, steps", "features", "/ teacher", "pixels", "/ teacher", "colour", "shape")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.shapes", description=__doc__)
+    parser.add_argument("methods", nargs="+", choices=RUNS)
+    parser.add_argument("--iterations", type=int, help="in place of the method's own")
+    parser.add_argument("--seed", type=int, default=0, help="of the distillation; the teacher has one")
+    parser.add_argument("--short", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/shapes"))
+    options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    domain = Domain(options.out, SHORT if options.short else Sizes())
+    rows = dict(domain.rows)
+    save(domain.samples(domain.teacher, noise_levels(), domain.sizes.teacher_steps), options.out / "teacher.png")
+    for method in options.methods:
+        outcome = run(method, domain, options.seed, 2 if options.short else options.iterations, show)
+        rows |= outcome.figures
+        name = f"{method}-{options.seed}"
+        found = {row: dataclasses.asdict(figures) for row, figures in outcome.figures.items()}
+        kept = {"seconds": outcome.seconds, "evaluations": outcome.evaluations, "figures": found}
+        (options.out / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        print(f"{method}: {outcome.seconds:.0f} s of one thread, {outcome.evaluations:.3f} million teacher evaluations")
+        for steps in STEPS:
+            made = domain.samples(outcome.student, student_scheduler(domain.family), steps)
+            save(made, options.out / f"{name}-{steps}.png")
+    print("\n".join(table(COLUMNS, lines(rows, f"teacher, {domain.sizes.teacher_steps}"))))
+
+
+def lines(rows: dict[str, Figures], reference: str) -> list[list[str | float]]:
+    """Of the table: distances, and over those of the row `reference`."""
+    there = rows[reference]
+    return [
+        [name, f.features, f.features / there.features, f.pixels, f.pixels / there.pixels, f.colour, f.shape]
+        for name, f in rows.items()
+    ]
+
+
+def save(images: torch.Tensor, path: Path) -> None:
+    """Some of them, a row for each colour of each shape."""
+    save_image(images[:144].clamp(-1, 1) / 2 + 0.5, path, nrow=36)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Each method with rates and options for a network of half a million parameters."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from advloss_distill import Distillation, family_of, sampling_paths, student_scheduler
+from advloss_distill.methods import Setup, build_method
+from benchmarks.shapes.domain import STEPS, Domain
+from benchmarks.shapes.judge import Figures
+from benchmarks.shapes.models import cosine
+
+CONVOLUTIONAL = ("discriminators/projection", {"architecture": "convolutional", "norm": "none", "width": 16})
+
+
+@dataclass(frozen=True)
+class Run:
+    """Attributes:
+    iterations: of the student.
+    student_rate, rate: of Adam, for the student and the discriminator.
+    evaluations: of the teacher for a sample of the student, without those of the start.
+    started: on the teacher's trajectories; a copy of the teacher otherwise.
+    options: of the method.
+    """
+
+    iterations: int
+    student_rate: float
+    rate: float
+    evaluations: float
+    started: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+RUNS = {
+    "lcm": Run(500, 5e-4, 0.0, 1, started=False, options={"skip": 25}),
+    "adversarial": Run(
+        400,
+        2e-4,
+        1e-3,
+        0,
+        options={"discriminator": CONVOLUTIONAL, "loss": "losses/relativistic", "r1_weight": 0.05},
+    ),
+    "ladd": Run(400, 2e-4, 1e-3, 3.5, options={"renoise": (-0.5, 1.0), "r1_weight": 1e-3}),
+    "add": Run(
+        250,
+        2e-4,
+        1e-3,
+        1,
+        options={
+            "discriminator": CONVOLUTIONAL,
+            "distillation_weight": 0.5,
+            "r1_method": "finite-difference",
+            "r1_weight": 0.02,
+        },
+    ),
+    "dmd2": Run(150, 2e-4, 5e-4, 1, options={"discriminator_steps": 2, "adversary_weight": 0.01}),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Attributes:
+    figures: by row.
+    seconds: of training, without the start.
+    evaluations: of the teacher, in millions of samples, without the start's.
+    student: averaged.
+    """
+
+    figures: dict[str, Figures]
+    seconds: float
+    evaluations: float
+    student: Any
+
+
+def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Callable[..., None]) -> Outcome:
+    """Distil, and compare with the held-out images."""
+    set_seed(seed)
+    settings, scheduler = RUNS[method], student_scheduler(domain.family)
+    count = settings.iterations if iterations is None else iterations
+    rate = settings.rate
+    family = family_of(domain.pipeline)  # methods set how it draws noise
+    setup = Setup(
+        family=family,
+        pipeline=domain.pipeline,
+        data=domain.data,
+        example=domain.data.conditions(1),
+        paths=sampling_paths(scheduler, STEPS),
+        batch_size=domain.sizes.batch_size,
+        optimizer=functools.partial(torch.optim.Adam, lr=rate, betas=(0.0, 0.99)) if rate else None,
+        backward_simulation=None if method == "lcm" else True,
+    )
+    built = build_method(method, setup, **settings.options)
+    if settings.started:
+        built.student.load_state_dict(domain.start.state_dict())
+    optimizer = torch.optim.Adam(built.student.parameters(), lr=settings.student_rate, betas=(0.0, 0.99))
+    distillation = Distillation(
+        family,
+        domain.teacher,
+        data=domain.data,
+        optimizer=optimizer,
+        scheduler=cosine(optimizer, count),
+        accelerator=Accelerator(cpu=True),
+        ema_decay=0.99,
+        **built.arguments(),
+    )
+    began = time.process_time()
+    if not distillation.run(count, lambda progress: show(method, progress.iteration, progress.as_dict())):
+        sys.exit(distillation.exit_status)
+    seconds, student = time.process_time() - began, distillation.averaged_student()
+    figures = domain.judged(student, scheduler, STEPS, method)
+    return Outcome(figures, seconds, settings.evaluations * count * setup.batch_size / 1e6, student)

@@ -1,0 +1,44 @@
+"""How large everything is, in earnest and to see that it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Attributes:
+    images: to train on; `samples` as many are held out, and made of each sampler.
+    classifier_steps, vae_steps, teacher_iterations, start_iterations: of training.
+    trajectories: of the teacher, for students to start on; `solver_steps` each.
+    widths: of the teacher's levels.
+    batch_size: of the teacher and of students.
+    teacher_steps: the most that the teacher is sampled with.
+    """
+
+    images: int = 3600
+    samples: int = 1080
+    classifier_steps: int = 600
+    vae_steps: int = 500
+    teacher_iterations: int = 1500
+    trajectories: int = 1800
+    solver_steps: int = 20
+    start_iterations: int = 500
+    widths: tuple[int, int] = (24, 48)
+    batch_size: int = 32
+    teacher_steps: int = 50
+
+
+SHORT = Sizes(
+    images=72,
+    samples=72,
+    classifier_steps=2,
+    vae_steps=2,
+    teacher_iterations=2,
+    trajectories=36,
+    solver_steps=4,
+    start_iterations=2,
+    widths=(8, 16),
+    batch_size=12,
+    teacher_steps=4,
+)
