@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 import advloss
 from advloss_distill import (
+    AlongNeighbours,
     BackwardSimulation,
     ClassConditional,
     Diffusion,
@@ -53,7 +54,7 @@ from advloss_distill import (
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
 COUNTS = {(999,): 72, (999, 749): 15, (999, 499): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
 SOLVER_STEPS = 40  # of the teacher on a trajectory; it has to come by the timesteps of the paths
-TEACHER_SHARE = 0.3  # of its samples among the real ones
+TEACHER_SHARE = 0.5  # of its samples among the real ones
 
 
 @advloss.register_discriminator("dense", conditions=("class", "time"), output="logit")
@@ -120,7 +121,7 @@ def distil(
         student,
         adversary,
         BackwardSimulation(denoiser.diffusion, PATHS, COUNTS),
-        TeacherMade(data, *made, share=TEACHER_SHARE),
+        TeacherMade(AlongNeighbours(data, data.images, data.labels), *made, share=TEACHER_SHARE),
         options=options,
         accelerator=accelerator,
     )

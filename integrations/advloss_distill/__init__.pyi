@@ -33,6 +33,7 @@ from ._lora import merge_lora as merge_lora
 from ._memory import Memory as Memory
 from ._memory import estimate_memory as estimate_memory
 from ._misaligned import with_misaligned as with_misaligned
+from ._neighbours import AlongNeighbours as AlongNeighbours
 from ._noised_data import NoisedData as NoisedData
 from ._outcome import check_room as check_room
 from ._outcome import save_adapter as save_adapter

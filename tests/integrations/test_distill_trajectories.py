@@ -12,7 +12,16 @@ from distill_tools import all_digits, tiny_unet
 from torch import Tensor
 
 import advloss
-from advloss_distill import ClassConditional, Diffusion, TeacherMade, Trajectories, digits, follow, roll_out
+from advloss_distill import (
+    AlongNeighbours,
+    ClassConditional,
+    Diffusion,
+    TeacherMade,
+    Trajectories,
+    digits,
+    follow,
+    roll_out,
+)
 
 TIMESTEPS = (999, 749, 499, 249)
 LABELS = torch.arange(12) % 10
@@ -125,3 +134,31 @@ def test_shares_and_classes_that_cannot_be_are_refused() -> None:
         TeacherMade(data, samples, torch.arange(3), 1.5)
     with pytest.raises(advloss.OptionError, match=r"classes \[1\]"):
         TeacherMade(data, samples, torch.tensor([0, 2, 2]), 0.5)
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.5])
+def test_samples_move_along_lines_to_neighbours_of_their_class_both_ways(reach: float) -> None:
+    data = all_digits()
+    moved = AlongNeighbours(data, data.images, data.labels, reach=reach, neighbours=3)
+    condition = moved.conditions(400)
+    samples, labels = moved.real(condition).flatten(1).double(), condition["class_labels"]
+    ways = set()
+    for sample, label in zip(samples[:40], labels[:40]):
+        images = data.images[data.labels == label].flatten(1).double()
+        near = torch.cdist(images, images).fill_diagonal_(torch.inf).topk(3, largest=False).indices
+        starts, lines = images[:, None], images[near] - images[:, None]
+        along = ((sample - starts) * lines).sum(-1) / lines.square().sum(-1)
+        off = (sample - starts - along[..., None] * lines).norm(dim=-1) + (along.abs() - reach).clamp(min=0)
+        assert off.min() < 1e-5
+        ways.add(bool(along.flatten()[off.argmin()] > 0))
+    assert reach == 0 or ways == {False, True}
+    spread, plain = samples.var(0).sum(), data.real(condition).flatten(1).double().var(0).sum()
+    assert spread > 0.95 * plain  # no variety is lost
+
+
+def test_neighbours_that_there_are_not_are_refused() -> None:
+    data, samples, labels = all_digits(), torch.randn(6, 1, 8, 8), torch.tensor([0, 0, 0, 1, 1, 1])
+    with pytest.raises(advloss.OptionError, match="the smallest class has 3 samples"):
+        AlongNeighbours(data, samples, labels, neighbours=3)
+    with pytest.raises(advloss.OptionError, match=r"reach=-0\.1"):
+        AlongNeighbours(data, samples, labels, neighbours=2, reach=-0.1)
