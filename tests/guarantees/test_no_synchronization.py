@@ -68,6 +68,11 @@ def test_augmentations_read_nothing(name: str, as_on_a_gpu: None) -> None:
     step_unread(advloss.Adversary(patch(), "hinge", augmentations=name, seed=0), lambda: images(side=16))
 
 
+def test_reused_logits_of_real_samples_are_not_read(as_on_a_gpu: None) -> None:
+    adversary = advloss.Adversary(patch(), "relativistic", "r1", ["diffaugment"], reuse_real=True, seed=0)
+    step_unread(adversary, lambda: images(side=16))
+
+
 def test_the_adaptive_weight_reads_nothing() -> None:
     adversary, decoder, batch = (
         advloss.Adversary(patch(), "hinge", seed=0),
@@ -83,9 +88,10 @@ def test_the_adaptive_weight_reads_nothing() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: CUDA's own synchronization check did not run")
+@pytest.mark.parametrize("loss", ["hinge", "relativistic"])
 @pytest.mark.parametrize("terms", [{}, {"r1": {"every": 16}}, {"lecam": {}}])
-def test_a_hundred_steps_on_a_gpu_make_no_synchronization(terms: Any) -> None:
-    adversary = advloss.Adversary("patch", "hinge", terms, max_grad_norm=1.0, seed=0).to("cuda")
+def test_a_hundred_steps_on_a_gpu_make_no_synchronization(terms: Any, loss: str) -> None:
+    adversary = advloss.Adversary("patch", loss, terms, max_grad_norm=1.0, reuse_real=True, seed=0).to("cuda")
     model = nn.Conv2d(3, 3, 3, padding=1).cuda()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     real = torch.rand(4, 3, 64, 64, device="cuda") * 2 - 1
