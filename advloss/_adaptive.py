@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from advloss._adversary import Adversary
+from advloss._warn import warn_user
 from advloss.errors import CombinationError, InputError, OptionError
 
 
@@ -52,7 +53,7 @@ class AdaptiveWeight:
         self.maximum = maximum
         self.value: Tensor | None = None
         self._adversary = adversary
-        self._tried = False
+        self._tried = self._warned = False
 
     def __call__(
         self, fake: Tensor, reconstruction_loss: Tensor, adversarial_loss: Tensor, *, weight: float | None = None
@@ -63,8 +64,8 @@ class AdaptiveWeight:
             fake: the reconstruction `(N, C, ...)` that both losses were computed from.
             reconstruction_loss: a scalar that reaches parameters through `fake` only.
             adversarial_loss: of `Adversary.generator_loss`, or with further terms in it. Before the start step there
-                is nothing to weigh, and `reconstruction_loss` itself is returned; what is given is checked all the same,
-                so that a mistake shows in the first step and not after hours.
+                is nothing to weigh, and `reconstruction_loss` itself is returned; both are looked at all the same, so that
+                most mistakes show in the first step and not after hours.
             weight: the factor that `adversarial_loss` was multiplied with; default the adversary's.
 
         Raises:
@@ -106,10 +107,11 @@ class AdaptiveWeight:
         for name, scalar in (("reconstruction", loss), ("adversarial", adversarial)):
             if scalar.ndim:
                 raise InputError(f"the {name} loss has shape {tuple(scalar.shape)}; give a scalar, its mean")
-        if not adversarial.requires_grad and self._adversary.step > self._adversary.start_step:
-            raise InputError(
-                "the adversarial loss has no graph: compute generator_loss from the reconstruction itself, not from a "
-                "detached copy or under no_grad"
+        if not adversarial.requires_grad and self._adversary.step > self._adversary.start_step and not self._warned:
+            self._warned = True
+            warn_user(
+                "the adversarial loss has no graph, and adds nothing: compute generator_loss from the reconstruction itself, "
+                "not from a detached copy or under no_grad (a constant for steps without it is all right)"
             )
         return _between("reconstruction", loss, fake)
 

@@ -39,7 +39,7 @@ from advloss._steps import check_parameters, check_steps
 from advloss._turn import Due, Turn, cut, report_of, take_turn
 from advloss._update import Applied, Gathered, Update, commit
 from advloss._warn import warn_user
-from advloss.errors import CombinationError, OptionError, StateError
+from advloss.errors import CombinationError, InputError, OptionError, StateError
 
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99), fused=True)
 
@@ -184,6 +184,8 @@ class Adversary:
         if real is not None:
             self._gate.check("real", real, condition if real_condition is None else real_condition, self._device)
             self._gate.check_real(real, fake)
+        elif getattr(self.loss, "paired", False):
+            raise InputError(f"the loss {type(self.loss).__name__} compares fakes with real samples: pass real=")
         if self.step < self.start_step:
             return fake.new_zeros(())
         self._gate.check_finite(self._runtime.world, fake=(fake, condition))

@@ -44,7 +44,10 @@ class EndlessBatches(Generic[T]):
                 self._read += 1
                 return batch
             self._pass = None
-        raise InputError("there are no more real batches: give an iterable that can be read again (a DataLoader)")
+        raise InputError(
+            "there are no more real batches: give an iterable that can be read again (a DataLoader "
+            "does; with drop_last its batch must not be larger than the data)"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The position."""

@@ -67,6 +67,8 @@ def main() -> int:
     held_out = list(HeldOut(unseen, MULTIPLE, LARGEST))  # a file that cannot be read shows now
     accelerator.print(f"{len(images)} images to train on, {len(held_out)} held out")
     training = make_training(images, options, accelerator, options.start_step)
+    with torch.random.fork_rng(), torch.no_grad():  # a window that the model cannot take shows now
+        training.autoencoder(torch.zeros(1, 3, options.shown, options.shown, device=accelerator.device))
     checkpoints, plain = options.out / "checkpoints", options.out / "without_adversary"
     if options.resume:
         training.load(checkpoints)

@@ -104,8 +104,9 @@ def freeze_encoder(model: nn.Module) -> nn.Module:
     Raises:
         OptionError: there is no `decoder`.
     """
-    last_layer(model)
     inner = _unwrap(model)
+    if not isinstance(getattr(inner, "decoder", None), nn.Module):
+        last_layer(model)  # says what is missing
     inner.requires_grad_(False)
     for name in ("decoder", "post_quant_conv"):
         part = getattr(inner, name, None)
@@ -135,11 +136,16 @@ def _unfit(model: nn.Module, images: Tensor, error: Exception) -> str | None:
     """Why `model` cannot have encoded `images`, where their shape tells. Asked afterwards, since configurations count
     channels in several ways: Wan 2.2's are those of patches."""
     name, shape = type(model).__name__, tuple(images.shape)
+    if isinstance(error, torch.OutOfMemoryError):
+        return None
     dims = 3 if any(isinstance(module, nn.Conv3d) for module in model.modules()) else 2
     if images.ndim != dims + 2:
         kind = "videos (N, C, T, H, W)" if dims == 3 else "images (N, C, H, W)"
         return f"images have shape {shape}, and this {name} takes {kind}, in [-1, 1]"
-    channels = getattr(getattr(model, "config", None), "in_channels", None)
+    config = getattr(model, "config", None)
+    channels, patch = getattr(config, "in_channels", None), getattr(config, "patch_size", None)
+    if channels is not None and isinstance(patch, int):
+        channels //= patch**2
     if channels is not None and images.shape[1] != channels:
         return (
             f"images have shape {shape}, and this {name} takes {channels} channels: give images (N, C, ...) in "

@@ -103,11 +103,12 @@ class AutoencoderTraining:
             Whether all steps were done.
 
         Warns:
-            A start step of the adversary lies beyond `steps`. (At `steps` it is the next stage's.)
+            A start step of the adversary, which counts steps of the optimizer, lies beyond `steps`. (At their end it is the next
+            stage's.)
         """
         for name in ("start_step", "discriminator_start_step"):
             start = getattr(self.adversary, name)
-            if start > steps:
+            if start > steps // self.accelerator.gradient_accumulation_steps:
                 warnings.warn(f"{name}={start} is never reached in {steps} steps: lower it", stacklevel=2)
         saved = None
         with interruptible(self.accelerator) as asked_to_stop:

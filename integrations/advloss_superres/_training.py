@@ -155,7 +155,8 @@ class PhasedTraining:
         """Train until all phases are done.
 
         Ctrl-C or SIGTERM, in any process, ends it after the step that it falls into, in all processes; with
-        `checkpoints` not before that step is saved. `exit_status` is then 130 or 143.
+        `checkpoints` not before that step is saved. `exit_status` is then 130 or 143. While gradients accumulate, it is the
+        step that the optimizer takes next; so it is with saving.
 
         Args:
             on_progress: called after each step.
@@ -169,11 +170,13 @@ class PhasedTraining:
         saved = None
         with interruptible(self.accelerator) as asked_to_stop:
             while True:
-                while self._now.step < self.phase.steps and not asked_to_stop():
+                due = False
+                while self._now.step < self.phase.steps and not (self.accelerator.sync_gradients and asked_to_stop()):
                     on_progress(self.step())
-                    if checkpoints and self.step_count % save_every == 0:
+                    due = due or self.step_count % save_every == 0
+                    if checkpoints and due and self.accelerator.sync_gradients:  # gathered gradients are not saved
                         self.save(checkpoints)
-                        saved = self.step_count
+                        saved, due = self.step_count, False
                 if checkpoints and saved != self.step_count:
                     self.save(checkpoints)
                     saved = self.step_count
@@ -207,7 +210,10 @@ class PhasedTraining:
         return Progress(phase=self.phase.name, step=self.step_count, losses=losses, report=report)
 
     def next_phase(self) -> None:
-        """Give the network its averaged weights, and begin the next phase."""
+        """Give the network its averaged weights, and begin the next phase; an unfinished accumulation is dropped."""
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        self.accelerator.step = 0
         self.model.load_state_dict(self._now.ema.module.state_dict())
         self._now = self._begin(self._now.number + 1)
 

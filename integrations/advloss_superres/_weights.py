@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -159,9 +161,9 @@ def export_onnx(model: nn.Module, path: Path | str, *, channels: int = 3, side: 
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise OptionError(f"ONNX needs the package {package}: pip install 'advloss[superres,onnx]'")
-    was_training = model.training
+    # without the autocast that Accelerate has put around the forward: a file is in full precision
+    model = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False).eval()
     try:
-        model.eval()
         multiple, example = _example(model, channels, side)
         height, width = (multiple * torch.export.Dim(name) for name in ("height", "width"))
         sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
@@ -182,8 +184,6 @@ def export_onnx(model: nn.Module, path: Path | str, *, channels: int = 3, side: 
             f"torch cannot export this {type(model).__name__} to ONNX for images of all sizes ({cause}); torch.jit.trace "
             "can for one size"
         ) from error
-    finally:
-        model.train(was_training)
     assert program is not None
     _replace(path, program.save)
 

@@ -272,7 +272,7 @@ def test_an_adversarial_loss_of_something_else_is_named() -> None:
     with pytest.raises(InputError, match=r"the adversarial loss has shape \(3,\)"):
         adaptive(fake, rec, fake.mean((1, 2, 3)))
     setting.adversary.step = 1
-    with pytest.raises(InputError, match="not from a detached copy"):
+    with pytest.warns(UserWarning, match="not from a detached copy"):
         adaptive(fake, rec, setting.adversary.generator_loss(fake.detach()))
 
 
@@ -307,3 +307,15 @@ def test_a_trainable_perceptual_network_is_named() -> None:
     adaptive = advloss.AdaptiveWeight(setting.adversary, setting.weight)
     with pytest.raises(InputError, match=r"requires_grad_\(False\)"):
         adaptive(fake, setting.reconstruction_loss(fake), setting.adversary.generator_loss(fake))
+
+
+def test_a_script_may_leave_the_adversary_out_of_some_steps(recwarn: pytest.WarningsRecorder) -> None:
+    """A constant adds nothing; a loss that was detached by mistake looks the same, so that it is said once."""
+    setting = Setting()
+    adaptive = AdaptiveWeight(setting.adversary, setting.weight)
+    for _ in range(3):
+        fake = setting.model(setting.images)
+        rec = setting.reconstruction_loss(fake)
+        assert adaptive(fake, rec, torch.zeros((), dtype=torch.float64)) is rec
+        setting.adversary.discriminator_step(setting.images, fake)
+    assert ["the adversarial loss has no graph" in str(w.message) for w in recwarn].count(True) == 1

@@ -61,6 +61,12 @@ def test_generator_loss_runs_on_reals_only_for_a_paired_loss(loss: str, expected
     assert not any(calls.graphs[1:])
 
 
+def test_a_paired_loss_misses_its_reals_from_the_first_step_on() -> None:
+    adversary = advloss.Adversary(patch(), "relativistic", seed=0, start_step=5)
+    with pytest.raises(advloss.InputError, match="pass real="):
+        adversary.generator_loss(images())
+
+
 def test_nothing_runs_before_the_start_step() -> None:
     adversary = advloss.Adversary(patch(), seed=0, start_step=2)
     calls = Calls(adversary.discriminator)

@@ -163,6 +163,12 @@ def test_decoder_only_training(make: Any) -> None:
     assert (hasattr(model, "post_quant_conv")) == any(name.startswith("post_quant_conv") for name in trained)
 
 
+def test_a_model_that_is_frozen_whole_lets_its_decoder_train() -> None:
+    model = freeze_encoder(kl_model().requires_grad_(False))
+    assert all(p.requires_grad for p in model.decoder.parameters())
+    assert not any(p.requires_grad for p in model.encoder.parameters())
+
+
 def test_errors_say_what_to_pass() -> None:
     frozen = kl_model()
     frozen.decoder.requires_grad_(False)

@@ -102,6 +102,13 @@ def test_gradients_are_clipped(make_accelerator: Make, monkeypatch: pytest.Monke
     assert norms == pytest.approx([1e-3] * 2, rel=1e-3)
 
 
+def test_a_start_counts_steps_of_the_optimizer(make_accelerator: Make) -> None:
+    training = tiny_training(make_accelerator(gradient_accumulation_steps=4), start_step=3)
+    with pytest.warns(UserWarning, match="start_step=3 is never reached in 8 steps"):
+        training.run(8)
+    assert training.adversary.step == 2
+
+
 def test_a_start_that_is_never_reached_is_named(make_accelerator: Make) -> None:
     training = tiny_training(make_accelerator(), start_step=100)
     with pytest.warns(UserWarning, match="start_step=100 is never reached in 1 steps"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,6 +202,20 @@ def test_onnx_opens_in_onnxruntime_at_any_size(name: str, tmp_path: Path) -> Non
         images = torch.rand(shape) * 2 - 1
         (made,) = session.run(["high"], {"low": images.numpy()})
         np.testing.assert_allclose(made, network.eval()(images).detach().numpy(), atol=1e-5)
+
+
+def test_onnx_of_a_network_that_was_trained_in_half_precision(make_accelerator: Any, tmp_path: Path) -> None:
+    """Accelerate's autocast around the forward is not a part of the file."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = make_accelerator(mixed_precision="bf16").prepare(residual())
+    export_onnx(network, tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "network.onnx"))
+    images = torch.rand(1, 3, 20, 16) * 2 - 1
+    (made,) = session.run(["high"], {"low": images.numpy()})
+    with torch.no_grad():
+        assert network(images).sub(torch.tensor(made)).abs().max() > 0  # in bfloat16 still
+        np.testing.assert_allclose(made, network._original_forward(images).numpy(), atol=1e-5)
 
 
 class Unshuffled(nn.Module):

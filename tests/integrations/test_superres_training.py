@@ -184,6 +184,42 @@ def test_accumulated_batches_make_one_step(make_accelerator: Make) -> None:
         torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=2e-5, msg=name)
 
 
+def test_interrupted_while_gradients_accumulate_it_goes_on_to_the_optimizers_step(
+    make_accelerator: Make, tmp_path: Path
+) -> None:
+    """What was gathered is in no checkpoint."""
+    whole = training(make_accelerator(gradient_accumulation_steps=2), phase("psnr", 2), phase("adversarial", 6))
+    whole.run()
+    stopped = training(make_accelerator(gradient_accumulation_steps=2), phase("psnr", 2), phase("adversarial", 6))
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert not stopped.run(interrupt, checkpoints=tmp_path, save_every=3)
+    assert stopped.step_count == 6
+    resumed = training(make_accelerator(gradient_accumulation_steps=2), phase("psnr", 2), phase("adversarial", 6))
+    resumed.load(tmp_path)
+    assert resumed.run()
+    assert alike(weights(whole.model), weights(resumed.model))
+
+
+def test_an_unfinished_accumulation_does_not_reach_the_next_phase(make_accelerator: Make) -> None:
+    batches = list(zip(*(tensor[:4].split(2) for tensor in pairs().tensors), strict=True)) * 4  # no pass ends early
+    phases = [phase(name, steps, batches=batches) for name, steps in (("psnr", 4), ("adversarial", 3))]
+    run = training(make_accelerator(gradient_accumulation_steps=3), *phases)
+    for _ in range(4):
+        run.step()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in run.model.parameters())
+    run.next_phase()
+    assert all(p.grad is None for p in run.model.parameters())
+    synced = []
+    for _ in range(3):
+        run.step()
+        synced.append(run.accelerator.sync_gradients)
+    assert synced == [False, False, True]
+
+
 def test_gradients_are_clipped(make_accelerator: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run, norms = training(make_accelerator(), phase("psnr", 2), max_grad_norm=1e-3), []
     step = run._now.guard.step
