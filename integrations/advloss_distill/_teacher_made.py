@@ -44,13 +44,15 @@ class TeacherMade:
     Args:
         data: the real samples.
         samples, labels: what the teacher made `(N, ...)`, and for which classes `(N,)`.
-        share: of the teacher's samples, 0 to 1.
+        share: of the teacher's samples, 0 to 1; or `(N,)`, one for each place of a batch, which a simulation's `steps` say more about:
+            later steps start at the teacher's level, and have more to lose by heart.
     """
 
-    def __init__(self, data: Data, samples: Tensor, labels: Tensor, share: float) -> None:
-        if not 0 <= share <= 1:
+    def __init__(self, data: Data, samples: Tensor, labels: Tensor, share: float | Tensor) -> None:
+        shares = torch.as_tensor(share)
+        if not bool(((shares >= 0) & (shares <= 1)).all()):
             raise OptionError(f"share={share}: give a share of the teacher's samples from 0 to 1")
-        self.data, self.share = data, share
+        self.data, self.share = data, shares.to(labels.device)
         self._made = ByClass(samples, labels)
 
     def conditions(self, count: int) -> Conditions:

@@ -128,6 +128,13 @@ def test_a_share_of_the_samples_is_the_teachers(share: float) -> None:
     assert all(rows[tuple(image.flatten().tolist())] == int(label) for image, label in of_data)
 
 
+def test_a_share_for_each_place_of_a_batch() -> None:
+    data, shares = all_digits(), torch.tensor([0.0, 1.0, 0.5]).repeat_interleave(1000)
+    mixed = TeacherMade(data, torch.full((10, 1, 8, 8), 5.0), torch.arange(10), shares)
+    made = mixed.real(mixed.conditions(3000))[:, 0, 0, 0].view(3, 1000) == 5
+    assert made.double().mean(1).tolist() == pytest.approx([0, 1, 0.5], abs=0.06)
+
+
 def test_shares_and_classes_that_cannot_be_are_refused() -> None:
     data, samples = all_digits(), torch.zeros(3, 1, 8, 8)
     with pytest.raises(advloss.OptionError, match=r"share=1\.5"):
