@@ -41,7 +41,7 @@ def figures(settings: Settings) -> Iterator[Row | Table]:
     """On any device."""
     network, shares, device = partial(create_discriminator, "patch"), [], settings.device
     for side, batch in ((256, 16), (512, 8)):
-        size = (settings.size(side, side // 8), settings.size(batch, 1), device)
+        size = (settings.size(side, 32), settings.size(batch, 1), device)
         game = partial(Adversary, "patch", "hinge", channels_last=True)
         first, second = partial(Ours, game, *size), partial(Ours, game, *size, discriminator_first=True)
         best = partial(Best, network, *size)
