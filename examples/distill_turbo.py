@@ -54,7 +54,7 @@ from advloss_distill import (
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
 COUNTS = {(999,): 72, (999, 749): 15, (999, 499): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
 SOLVER_STEPS = 40  # of the teacher on a trajectory; it has to come by the timesteps of the paths
-TEACHER_SHARES = (0.35, 0.65)  # of its samples among the real ones, at the first step and at later ones
+TEACHER_SHARES = (0.35, 0.55)  # of its samples among the real ones, at the first step and at later ones
 
 
 @advloss.register_discriminator("dense", conditions=("class", "time"), output="logit")
