@@ -34,7 +34,8 @@ def test_what_is_for_a_gpu_runs_on_any_device() -> None:
     results = list(gpu.figures(SHORT))
     check(results)
     share = results[-1].rows[0]
-    assert 0 < share[-1] == share[3] / share[4]
+    assert share[-1] == pytest.approx(share[3] / share[4])
+    assert share[-1] > 0
 
 
 def check(results: list[Any]) -> None:
