@@ -36,7 +36,6 @@ from tqdm import tqdm
 
 import advloss
 from advloss_distill import (
-    AlongNeighbours,
     BackwardSimulation,
     ClassConditional,
     Diffusion,
@@ -54,7 +53,7 @@ from advloss_distill import (
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
 COUNTS = {(999,): 72, (999, 749): 15, (999, 499): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
 SOLVER_STEPS = 40  # of the teacher on a trajectory; it has to come by the timesteps of the paths
-TEACHER_SHARES = (0.35, 0.55)  # of its samples among the real ones, at the first step and at later ones
+TEACHER_SHARE = 0.3  # of its samples among the real ones
 
 
 @advloss.register_discriminator("dense", conditions=("class", "time"), output="logit")
@@ -115,15 +114,13 @@ def distil(
         optimizer=functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99), fused=True),
         scheduler=functools.partial(cosine, iterations=options.iterations),
     )
-    simulation = BackwardSimulation(denoiser.diffusion, PATHS, COUNTS)
-    shares = torch.tensor(TEACHER_SHARES)[(simulation.steps > 0).long()]
     return distillation_of(
         denoiser,
         teacher,
         student,
         adversary,
-        simulation,
-        TeacherMade(AlongNeighbours(data, data.images, data.labels), *made, share=shares),
+        BackwardSimulation(denoiser.diffusion, PATHS, COUNTS),
+        TeacherMade(data, *made, share=TEACHER_SHARE),
         options=options,
         accelerator=accelerator,
     )
