@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import set_seed
+from accelerate.utils import is_tensorboard_available, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -326,7 +326,8 @@ def parse() -> argparse.Namespace:
     add("--batch", type=positive(int), help="samples in a batch (default: by data)")
     add("--grow", type=int, help="progressive growing: steps for each doubling of the side, from 4 x 4")
     add("--seed", type=int, default=0)
-    add("--tracker", default="tensorboard", help="tensorboard, wandb, ... or none (default: %(default)s)")
+    tensorboard = "tensorboard" if is_tensorboard_available() else "none"
+    add("--tracker", default=tensorboard, help="tensorboard, wandb, ... or none (default: %(default)s)")
     add("--grid-every", type=int, default=500, help="steps between pictures of samples (default: %(default)s)")
     add("--save-every", type=int, default=500, help="steps between checkpoints")
     add("--workers", type=int, default=0, help="processes that load images")
