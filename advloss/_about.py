@@ -32,7 +32,7 @@ def describe(adversary: Adversary) -> dict[str, Any]:
         "augmentations": list(adversary.augmentations),
         "optimizer": {"name": type(adversary.optimizer).__name__, "lr": float(group.get("initial_lr", group["lr"]))},
         "weight": adversary.weight,
-        "samples": None if adversary._shape is None else list(adversary._shape),
+        "samples": None if (shape := adversary._players.shape) is None else list(shape),
     }
 
 

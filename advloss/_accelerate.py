@@ -161,6 +161,6 @@ def _broadcast(adversary: Adversary) -> None:
     tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     for tensor in tensors + [m for of_one in moments for m in of_one.values() if isinstance(m, torch.Tensor)]:
         tensor.copy_(broadcast(tensor.detach().clone()))
-    seed = [adversary._seed]
+    seed = [adversary._players.seed]
     broadcast_object_list(seed)
-    adversary._seed = seed[0]
+    adversary._players.seed = seed[0]

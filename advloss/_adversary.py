@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -14,32 +14,26 @@ from torch.optim import Optimizer
 
 from advloss import _accelerate, _state
 from advloss._about import describe
-from advloss._ahead import Ahead
 from advloss._condition import Condition
 from advloss._create import check_known, create_recipe, load_target, options_of
 from advloss._followers import Followers
-from advloss._gate import Gate
 from advloss._guard import Guard, causes
-from advloss._inputs import check_recording, unchanged
+from advloss._inputs import check_recording
 from advloss._interrupt import uninterrupted
-from advloss._judge import Judge, differentiable_twice, player_of
-from advloss._logits import Logits, as_scales, at_least_float32, detach
+from advloss._judge import differentiable_twice, player_of
+from advloss._logits import as_scales, detach
 from advloss._numbers import check_numbers
 from advloss._parts import Components, build_parts
-from advloss._passing import PassingGradient
-from advloss._random import random_stream
+from advloss._players import Players
 from advloss._recipe import Component, MakeOptimizer
 from advloss._registry import find
-from advloss._regularizer import leaf
 from advloss._report import Report
 from advloss._runtime import Runtime
-from advloss._seen import SeenFeatures, precision_of
-from advloss._signals import EVERY, MIXED_EVERY, has_batch_norm, mixed_accuracy, sample_signals
 from advloss._steps import check_parameters, check_steps
-from advloss._turn import Due, Turn, cut, report_of, take_turn
+from advloss._turn import Turn, report_of
 from advloss._update import Applied, Gathered, Update, commit
 from advloss._warn import warn_user
-from advloss.errors import CombinationError, InputError, OptionError, StateError
+from advloss.errors import CombinationError, OptionError, StateError
 
 DEFAULT_OPTIMIZER: MakeOptimizer = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.99), fused=True)
 
@@ -110,27 +104,20 @@ class Adversary:
                     f"{name}={made!r}; give a callable, such as functools.partial(torch.optim.Adam, lr=1e-4)"
                 )
         parts = build_parts(discriminator, loss, regularizers, augmentations, seed)
-        self.discriminator, self.loss = parts.discriminator, parts.loss
-        self.regularizers, self.augmentations = parts.regularizers, parts.augmentations
         self._coupled = parts.batch_coupled
         self.weight = weight
         self.start_step = start_step
         self.discriminator_start_step = start_step if discriminator_start_step is None else discriminator_start_step
         self.step = 0
-        self._gate = Gate(self.discriminator, parts.spec, channels_last)
-        self._compiled = torch.compile(player_of(self.discriminator)) if compile else None
-        self._checkpoint = checkpoint
-        self._calls = {"generator": 0, "discriminator": 0}
         self._guard = Guard(max_skipped)
-        self._seed = int(torch.randint(2**62, ()) if seed is None else seed)
-        self._runtime = Runtime()
-        self._whole = set[str]()  # second-order terms that were found to have a whole graph
-        self._seen = SeenFeatures()
-        self._reuse_real, self._ahead = reuse_real, Ahead()
-        self._passing = PassingGradient()
-        self._shape: tuple[int, ...] | None = None
-        self._shares = player_of(self.discriminator) is not self.discriminator and not self.augmentations
-        self._through: Tensor | None = None  # what kept features of the fakes were computed from
+        self._players = Players(
+            parts,
+            int(torch.randint(2**62, ()) if seed is None else seed),
+            compile=compile,
+            checkpoint=checkpoint,
+            channels_last=channels_last,
+            reuse_real=reuse_real,
+        )
         self._stateful = nn.ModuleDict(
             {
                 "discriminator": player_of(self.discriminator),
@@ -148,6 +135,26 @@ class Adversary:
             check_steps("scheduler", self.scheduler)
         self._update = Update(parameters, self.optimizer, max_grad_norm, dict(self._stateful.named_buffers()))
         self._followers = Followers((*self.regularizers.values(), *self.augmentations.values()), self.discriminator)
+
+    @property
+    def discriminator(self) -> Any:
+        """The module."""
+        return self._players.parts.discriminator
+
+    @property
+    def loss(self) -> Any:
+        """The game."""
+        return self._players.parts.loss
+
+    @property
+    def regularizers(self) -> dict[str, Any]:
+        """By short name, those that the loss brings along included."""
+        return self._players.parts.regularizers
+
+    @property
+    def augmentations(self) -> dict[str, nn.Module]:
+        """By short name, in the order in which they are applied."""
+        return self._players.parts.augmentations
 
     @classmethod
     def from_recipe(cls, name: str, **changes: Any) -> Adversary:
@@ -180,32 +187,13 @@ class Adversary:
         Raises:
             InputError: samples or conditions that do not suit the discriminator, or a paired loss without `real`.
         """
-        self._gate.check("fake", fake, condition, self._device)
-        if real is not None:
-            self._gate.check("real", real, condition if real_condition is None else real_condition, self._device)
-            self._gate.check_real(real, fake)
-        elif getattr(self.loss, "paired", False):
-            raise InputError(f"the loss {type(self.loss).__name__} compares fakes with real samples: pass real=")
+        self._players.check_generator(fake, real, condition, real_condition)
         if self.step < self.start_step:
             return fake.new_zeros(())
-        self._gate.check_finite(self._runtime.world, fake=(fake, condition))
-        with self._stream("generator"), self._runtime.autocast(self._device):
-            given, known = fake, self._seen.recall("generator", fake) if self._shares else None
-            real_condition = condition if real_condition is None else real_condition
-            fake, condition = self._gate.cast(fake, condition, self._dtype)
-            fake = fake.view_as(fake)  # to measure this loss's gradient alone: the script's fake has others as well
-            judge = self._judge({fake: known}, frozen=True, compiled=self._compiled)
-            fake_logits = at_least_float32(judge(fake, condition))
-            real_logits: Logits | None = None
-            if getattr(self.loss, "paired", False) and real is not None:
-                real_logits = self._logits_of_real(judge, real, real_condition)
-            loss = self.loss.generator(fake_logits, real_logits)
-            self._passing.watch(fake if known is None or self._through is None else self._through, loss)
-            if self._shares:
-                wanted = self._seen.wanted["discriminator"]
-                self._seen.remember("generator", given, detach(judge.features(fake)) if wanted else None)
-        self._calls["generator"] += 1
-        return self.weight * loss
+        trains = self.step >= self.discriminator_start_step
+        return self.weight * self._players.generator_turn(
+            fake, real, condition, real_condition, step=self.step, ahead=trains
+        )
 
     def discriminator_step(
         self,
@@ -232,23 +220,23 @@ class Adversary:
         check_recording("discriminator_step")
         sync = self._runtime.sync
         if self.step < self.discriminator_start_step:
-            self._check_turn(real, fake, condition, fake_condition)
+            self._players.check_discriminator(real, fake, condition, fake_condition)
             report = Report(step=self.step)
             self.step += sync
             return report
         with ExitStack() as stack:
             with self._update.restored_on_error():
-                turn = self._take_turn(real, fake, condition, fake_condition)
+                turn = self._players.discriminator_turn(real, fake, condition, fake_condition, step=self.step)
                 self._gather(turn)
                 if sync:
                     self._settle(turn)  # the step before this one, where the device decided on it
                     gathered = self._update.gathered.mean(self._runtime)
                     stack.enter_context(uninterrupted())
                     applied = self._update.apply(gathered, self._stateful)
-            self._calls["discriminator"] += 1
+            self._players.calls["discriminator"] += 1
             if sync:
                 return self._finish(turn, applied)
-            return report_of(turn, self.loss, self.step, fake_grad_norm=self._passing.norm)
+            return report_of(turn, self.loss, self.step, fake_grad_norm=self._players.passing.norm)
 
     def discriminator_loss(
         self,
@@ -276,12 +264,12 @@ class Adversary:
                 "take; use discriminator_step"
             )
         check_recording("discriminator_loss")
-        self._ahead.forget()  # the script's own optimizer may write to weights where nobody sees it
-        turn = self._take_turn(real, fake, condition, fake_condition)
+        self._players.forget_real()  # the script's own optimizer may write to weights where nobody sees it
+        turn = self._players.discriminator_turn(real, fake, condition, fake_condition, step=self.step)
         commit(self._stateful, turn.buffers, self._update.finite(turn.loss, turn.buffers))
         augmentations = Followers(self.augmentations.values(), self.discriminator)
         augmentations.after_step(True, detach(turn.real_logits), detach(turn.fake_logits))
-        self._calls["discriminator"] += 1
+        self._players.calls["discriminator"] += 1
         self.step += self._runtime.sync
         return turn.loss
 
@@ -292,7 +280,7 @@ class Adversary:
         own, written by the main process without a collective call. Call it once, in every process.
         """
         self.to(accelerator.device)
-        self._runtime = _accelerate.attach(self, accelerator)
+        self._players.runtime = _accelerate.attach(self, accelerator)
         self._update.use_scaler(torch.amp.GradScaler(accelerator.device.type, enabled=self._runtime.half))
         return self
 
@@ -315,8 +303,13 @@ class Adversary:
             "augmentations": {name: module.state_dict() for name, module in self.augmentations.items()},
             "update": self._update.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "fake_grad_norm": self._passing.number(),
-            "counters": {"step": self.step, "skipped": self._guard.in_a_row, "seed": self._seed, **self._calls},
+            "fake_grad_norm": self._players.passing.number(),
+            "counters": {
+                "step": self.step,
+                "skipped": self._guard.in_a_row,
+                "seed": self._players.seed,
+                **self._players.calls,
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -337,6 +330,10 @@ class Adversary:
                 raise
             raise StateError(f"this is no adversary's state ({type(error).__name__}: {error})") from error
 
+    @property
+    def _runtime(self) -> Runtime:
+        return self._players.runtime
+
     def _take_up(self, state: Mapping[str, Any]) -> None:
         self.discriminator.load_state_dict(state["discriminator"])
         for name, module in self._stateful["regularizers"].items():  # type: ignore[operator]
@@ -346,99 +343,13 @@ class Adversary:
         self._update.load_state_dict(state["update"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
-        self._passing.take_up(state["fake_grad_norm"])
+        self._players.passing.take_up(state["fake_grad_norm"])
         counters = state["counters"]
-        self.step, self._guard.in_a_row, self._seed = counters["step"], counters["skipped"], counters["seed"]
-        self._calls = {player: counters[player] for player in self._calls}
+        self.step, self._guard.in_a_row = counters["step"], counters["skipped"]
+        self._players.seed = counters["seed"]
+        self._players.calls = {player: counters[player] for player in self._players.calls}
         self._guard.forget()
-        self._seen.forget()
-
-    def _logits_of_real(self, judge: Judge, real: Tensor, condition: Condition | None) -> Logits:
-        """For a paired loss, in the generator's turn."""
-        self._ahead.forget()
-        due = self._due()
-        given = real, condition
-        real, condition = self._gate.cast(real.detach(), condition, self._dtype)
-        if not self._asks_ahead(due):
-            with torch.no_grad():
-                return at_least_float32(judge(real, condition))
-        real = leaf(real) if "real" in due.leaves else real
-        with self._stream("discriminator"):  # from here on it is the discriminator's turn, as far as it needs no fakes
-            judge = self._judge({}, **self._options(due))
-            with due.differentiable():
-                logits = at_least_float32(judge(real, condition))
-            self._ahead.keep(judge, (real, condition), given, self._moment())
-        return logits.detach() if isinstance(logits, Tensor) else detach(logits)
-
-    def _asks_ahead(self, due: Due) -> bool:
-        """Whether the discriminator's turn can go on from here."""
-        if not (self._reuse_real and torch.is_grad_enabled() and self.step >= self.discriminator_start_step):
-            return False
-        whole = player_of(self.discriminator) is self.discriminator  # frozen features are shared otherwise
-        trains = all(parameter.requires_grad for parameter in self._update.parameters)
-        mixed = torch.is_autocast_enabled(self._device.type)
-        return whole and trains and not (mixed and due.second_order)
-
-    def _moment(self) -> tuple[Any, ...]:
-        return self.step, self._calls["discriminator"], precision_of(self._update.parameters[0])
-
-    def _due(self) -> Due:
-        return Due({n: r for n, r in self.regularizers.items() if self.step % getattr(r, "every", 1) == 0})
-
-    def _options(self, due: Due) -> dict[str, Any]:
-        """How the discriminator runs in its own turn."""
-        return {
-            "feature_leaves": bool(due.leaves & {"real_features", "fake_features"}),
-            "compiled": None if due.second_order else self._compiled,
-            "checkpoint": self._checkpoint,
-        }
-
-    def _take_turn(
-        self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
-    ) -> Turn:
-        self._check_turn(real, fake, condition, fake_condition)
-        self._shape = tuple(real.shape)
-        conditions = condition, condition if fake_condition is None else fake_condition
-        self._gate.check_finite(self._runtime.world, real=(real, conditions[0]), fake=(fake, conditions[1]))
-        due, given = self._due(), fake
-        fake, fake_condition = self._gate.cast(fake.detach(), fake_condition, self._dtype)
-        fake = leaf(fake) if "fake" in due.leaves else fake
-        # gradients of gradients underflow in half precision: those steps run in full
-        with self._stream("discriminator"), self._runtime.autocast(self._device, enabled=not due.second_order):
-            asked = self._ahead.take(real, condition, self._moment())
-            if asked is not None:
-                judge, real, condition = asked.judge, asked.real, asked.condition
-                asked.go_on()
-            else:
-                real, condition = self._gate.cast(real.detach(), condition, self._dtype)
-                real = leaf(real) if "real" in due.leaves else real
-                known = self._features_for_both(given) if self._shares and not fake.requires_grad else None
-                judge = self._judge({fake: known}, **self._options(due))
-            with due.differentiable():
-                turn = take_turn(judge, self.loss, due, real, fake, condition, fake_condition)
-                self._measure(judge, turn, condition, fake_condition)
-        self._check_double_backward(due.regularizers, turn)
-        return turn
-
-    def _measure(self, judge: Judge, turn: Turn, condition: Condition | None, fake_condition: Condition | None) -> None:
-        """What the samples show, in some of the steps: last in a turn, since it draws and leaves nothing."""
-        conditions = condition, condition if fake_condition is None else fake_condition
-        if self.step % EVERY == 0:
-            turn.signals.update(sample_signals(turn.real, turn.fake, *conditions))
-        if self.step % MIXED_EVERY == MIXED_EVERY - 1 and has_batch_norm(judge.player):
-            mixed = mixed_accuracy(judge, self.loss, turn.real, turn.fake, *conditions)
-            turn.signals["mixed_accuracy"] = mixed
-
-    def _check_double_backward(self, due: Mapping[str, Any], turn: Turn) -> None:
-        """At each second-order term's first time: its graph has to reach all that it came from."""
-        for name in [n for n, r in due.items() if getattr(r, "second_order", None) and n not in self._whole]:
-            if cut(turn.terms[name]):
-                raise CombinationError(
-                    f"regularizer {name!r} differentiates the discriminator twice, and a part of the discriminator has "
-                    "a backward that is once_differentiable: its gradient would be wrong. Write that backward in "
-                    "differentiable operations, or use r1 or r2 with method='finite-difference'"
-                )
-            self._whole.add(name)
+        self._players.forget_fakes()
 
     def _gather(self, turn: Turn) -> None:
         if self._coupled and self._runtime.accumulation_steps > 1:
@@ -455,7 +366,7 @@ class Adversary:
         """What follows an update that was made, or skipped."""
         good, logits, scales = applied.good, applied.gathered.logits, len(as_scales(turn.real_logits))
         skipped = ~good if isinstance(good, Tensor) else not good
-        pull = self._passing.norm
+        pull = self._players.passing.norm
         report = report_of(turn, self.loss, self.step, applied.norm, skipped=skipped, fake_grad_norm=pull)
         self.step += 1
         self._guard.watch(good)
@@ -464,48 +375,9 @@ class Adversary:
             self._settle(turn, applied.gathered)
         return report
 
-    def _features_for_both(self, fake: Tensor) -> Sequence[Tensor]:
-        """Features of `fake` in the discriminator's turn: those of the generator's before it, or for that after it."""
-        features, kept = self._seen.recall("discriminator", fake), None
-        if features is None:
-            keeps = self._seen.wanted["generator"] and fake.requires_grad
-            with unchanged(fake, self.discriminator), torch.set_grad_enabled(keeps):
-                through = self._gate.cast(fake, None, self._dtype)[0]
-                through = through.view_as(through)  # as in the generator's turn, to measure what passes
-                features = self.discriminator.features(through)
-            kept, self._through = (features, through) if keeps else (None, None)
-        self._seen.remember("discriminator", fake, kept)
-        return detach(features)
-
-    def _judge(self, known: Mapping[Tensor, Sequence[Tensor] | None], **options: Any) -> Judge:
-        return Judge(self.discriminator, self._augment, known_features=known.get, **options)
-
-    def _augment(self, samples: Tensor) -> Tensor:
-        for augmentation in self.augmentations.values():
-            samples = augmentation(samples)
-        return samples
-
     def _settle(self, turn: Turn | None = None, gathered: Gathered | None = None) -> None:
         """Count the last step once it is known whether it was made; of `turn` comes the cause when it was not."""
         if self._guard.settle() and self.scheduler is not None:
             self.scheduler.step()
         if turn is not None and self._guard.in_a_row:  # a healthy step makes no lists
             self._guard.check(causes(turn, self.discriminator), self._update.results(gathered))
-
-    def _check_turn(
-        self, real: Tensor, fake: Tensor, condition: Condition | None, fake_condition: Condition | None
-    ) -> None:
-        self._gate.check("real", real, condition, self._device)
-        self._gate.check("fake", fake, condition if fake_condition is None else fake_condition, self._device)
-        self._gate.check_real(real, fake)
-
-    def _stream(self, player: str) -> AbstractContextManager[None]:
-        return random_stream(self._device, self._seed, self._runtime.rank, player, self._calls[player])
-
-    @property
-    def _device(self) -> torch.device:
-        return self._update.parameters[0].device
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._update.parameters[0].dtype

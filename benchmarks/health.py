@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import advloss
-from advloss import _adversary
 from advloss._passing import PassingGradient
+from advloss._players import Players
 
 GAMES: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "mlp on points, batch 256": ("mlp", {"in_features": 2, "width": 64}, (256, 2)),
@@ -76,15 +76,15 @@ def monitor_share(name: str, rounds: int, device: str) -> float:
 def measurement_ratio(name: str, rounds: int, device: str) -> float:
     """A step with hook and signals over one without, by sums, which hold steps of all kinds; in pairs, the first by lot."""
     _, step = game(name, device)
-    watch, signals = PassingGradient.watch, _adversary.Adversary._measure
+    watch, signals = PassingGradient.watch, Players._measure
     taken = {True: 0.0, False: 0.0}
     for turn in range(rounds):
         for measuring in random.sample((True, False), 2):
             PassingGradient.watch = watch if measuring else lambda *args: None  # type: ignore[method-assign]
-            _adversary.Adversary._measure = signals if measuring else lambda *args: None  # type: ignore[method-assign]
+            Players._measure = signals if measuring else lambda *args: None  # type: ignore[method-assign]
             time_taken = seconds(step, device)
             taken[measuring] += time_taken if turn >= 20 else 0.0
-    PassingGradient.watch, _adversary.Adversary._measure = watch, signals  # type: ignore[method-assign]
+    PassingGradient.watch, Players._measure = watch, signals  # type: ignore[method-assign]
     return taken[True] / taken[False]
 
 

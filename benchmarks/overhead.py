@@ -17,6 +17,7 @@ from advloss import Adversary, Report, _adversary, _update
 from advloss._gate import Gate
 from advloss._health import KEPT
 from advloss._passing import PassingGradient
+from advloss._players import Players
 from advloss._signals import EVERY
 from advloss._update import Update
 from benchmarks._harness import Row, Settings, compare
@@ -55,7 +56,7 @@ class Unguarded(Period):
                 (Update, "_all_finite", lambda *args: good),
                 (Gate, "check_finite", lambda *args, **samples: None),
                 (PassingGradient, "watch", lambda *args: None),
-                (Adversary, "_measure", lambda *args: None),
+                (Players, "_measure", lambda *args: None),
                 (_update, "get_total_norm", lambda *args: None),
                 (_adversary, "report_of", _no_report),
             ):

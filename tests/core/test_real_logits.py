@@ -216,7 +216,7 @@ def test_frozen_features_are_shared_in_their_own_way(name: str) -> None:
     adversary = advloss.Adversary(small(name), "relativistic", reuse_real=True, seed=0)
     real = samples(name)
     adversary.generator_loss(samples(name).requires_grad_(), real)
-    assert adversary._ahead.take(real, None, adversary._moment()) is None
+    assert adversary._players._ahead.take(real, None, adversary._players._moment(0)) is None
 
 
 def test_one_graph_is_kept_at_most() -> None:
@@ -257,4 +257,4 @@ def test_resumed_between_the_turns_it_goes_on_bit_for_bit() -> None:
 def test_what_has_begun_is_not_copied(again: Callable[[Any], Any]) -> None:
     game = Counted()
     game.adversary.generator_loss(game.fake, game.real)
-    assert again(game.adversary._ahead)._asked is None
+    assert again(game.adversary._players._ahead)._asked is None

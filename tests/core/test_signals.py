@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import advloss
 from advloss import _gate, _signals
 from advloss._passing import PassingGradient
+from advloss._players import Players
 from advloss._stepper import Stepper
 
 
@@ -81,7 +82,7 @@ def test_measuring_changes_nothing(discriminator: str, monkeypatch: pytest.Monke
     for measuring in (True, False):
         if not measuring:
             monkeypatch.setattr(PassingGradient, "watch", lambda *args: None)
-            monkeypatch.setattr(advloss.Adversary, "_measure", lambda *args: None)
+            monkeypatch.setattr(Players, "_measure", lambda *args: None)
         torch.manual_seed(0)
         adversary = advloss.Adversary(Plain(modules[discriminator]()), "hinge", ["r1"], ["instance-noise"], seed=0)
         model = nn.Conv2d(3, 3, 1).double()

@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
 
     adversary = make(seed=rank).prepare(accelerator)  # each rank builds other weights
     saved["start"] = tensors(adversary)
-    seen["seed"] = adversary._seed
+    seen["seed"] = adversary._players.seed
     reports = [adversary.discriminator_step(real, fake) for real, fake in batches(4, world, rank)]
     saved["trained"] = tensors(adversary)
     seen["norms"] = [float(report.grad_norm) for report in reports]

@@ -80,7 +80,7 @@ def test_the_adaptive_weight_reads_nothing() -> None:
         images(),
     )
     adaptive = advloss.AdaptiveWeight(adversary, decoder.weight)
-    adversary._gate.check_finite = lambda *args, **samples: None  # type: ignore[method-assign]
+    adversary._players._gate.check_finite = lambda *args, **samples: None  # type: ignore[method-assign]
     adversary.generator_loss(batch, batch)  # looks at the range of real samples, once
     with NoReading():
         fake = decoder(batch)

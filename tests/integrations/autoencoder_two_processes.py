@@ -34,7 +34,7 @@ told["shared"] = float(shared.adaptive_weight)
 shared.total.backward()
 told["gradient"] = training.model.decoder.conv_out.weight.grad
 
-training.adversary._runtime = type(
+training.adversary._players.runtime = type(
     "Alone",
     (),
     {
