@@ -87,7 +87,7 @@ SETTINGS = {
     "grid": Setting("mlp:width=128,depth=4", "mlp:width=128", 0.1, 6e-3, 10000, 256, 2, 0.99),
     "line": Setting("mlp:width=64", "mlp:width=64", 0.03, 2e-3, 2000, 256, 2, 0.99),
     "digits": Setting("style:width=32", "r3gan:width=32,depth=1", 1.0, 2e-3, 3000, 64, 64, 0.995),
-    "stacked-digits": Setting("r3gan:width=64,depth=1", "r3gan:width=64,depth=1", 1.0, 1e-3, 10000, 64, 64, 0.999),
+    "stacked-digits": Setting("dcgan:width=32", "r3gan:width=32,depth=1", 0.3, 1e-3, 3000, 64, 64, 0.999),
     "images": Setting("style:width=32", "r3gan:width=256,depth=1", 1.0, 2e-4, 100_000, 64, 64, 0.999),
 }
 
