@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 import advloss
 from advloss_distill import (
+    AlongNeighbours,
     BackwardSimulation,
     ClassConditional,
     Diffusion,
@@ -53,7 +54,7 @@ from advloss_distill import (
 PATHS = ((999,), (999, 499), (999, 749, 499, 249))
 COUNTS = {(999,): 72, (999, 749): 15, (999, 499): 15, (999, 749, 499): 15, (999, 749, 499, 249): 15}
 SOLVER_STEPS = 40  # of the teacher on a trajectory; it has to come by the timesteps of the paths
-TEACHER_SHARE = 0.3  # of its samples among the real ones
+TEACHER_SHARES = (0.35, 0.45)  # of its samples among the real ones, at the first step and at later ones
 
 
 @advloss.register_discriminator("dense", conditions=("class", "time"), output="logit")
@@ -114,13 +115,15 @@ def distil(
         optimizer=functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99), fused=True),
         scheduler=functools.partial(cosine, iterations=options.iterations),
     )
+    simulation = BackwardSimulation(denoiser.diffusion, PATHS, COUNTS)
+    shares = torch.tensor(TEACHER_SHARES)[(simulation.steps > 0).long()]
     return distillation_of(
         denoiser,
         teacher,
         student,
         adversary,
-        BackwardSimulation(denoiser.diffusion, PATHS, COUNTS),
-        TeacherMade(data, *made, share=TEACHER_SHARE),
+        simulation,
+        TeacherMade(AlongNeighbours(data, data.images, data.labels), *made, share=shares),
         options=options,
         accelerator=accelerator,
     )
@@ -284,9 +287,18 @@ def run(distillation: Distillation, options: argparse.Namespace) -> bool:
         )
 
 
+@torch.no_grad()
+def step_back(student: UNet2DModel, start: UNet2DModel, share: float) -> None:
+    """A share of the way back to where the student began (WiSE-FT, arXiv:2109.01903): less of the data by heart."""
+    for weight, before in zip(student.parameters(), start.to(student.device).parameters()):
+        weight.lerp_(before, share)
+
+
 def finish(distillation: Distillation, data: digits.Digits, options: argparse.Namespace, seconds: float) -> None:
     """Save the student, measure and draw."""
     student = distillation.averaged_student()
+    if options.towards_start:
+        step_back(student, UNet2DModel.from_pretrained(options.out / "start"), options.towards_start)
     student.save_pretrained(options.out / "student" / "unet")
     digits.student_scheduler().save_pretrained(options.out / "student" / "scheduler")
 
@@ -319,6 +331,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--lr", type=float, default=2e-4, help="of the student (default: %(default)s)")
     parser.add_argument("--distillation-weight", type=float, help="of the teacher's term (default: 0; add: 2.5)")
+    parser.add_argument(
+        "--towards-start", type=float, help="share of the way back to the start, in the end (default: 0.35; add: 0)"
+    )
     parser.add_argument("--backbone", default="test_vit", help="timm model for --method add (default: %(default)s)")
     parser.add_argument("--pretrained", action="store_true", help="load the backbone's weights (needs a network)")
     parser.add_argument(
@@ -329,6 +344,12 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.distillation_weight is None:
         options.distillation_weight = 2.5 if options.method == "add" else 0.0
+    if options.towards_start is None:
+        options.towards_start = 0.0 if options.method == "add" else 0.35
+    if not 0 <= options.towards_start <= (0 if options.method == "add" else 1):
+        parser.error(
+            "--towards-start must be from 0 to 1, and 0 with --method add, which starts as a copy of the teacher"
+        )
     for name in ("iterations", "teacher_iterations", "trajectories", "start_iterations", "samples", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")

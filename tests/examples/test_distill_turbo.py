@@ -204,6 +204,8 @@ def test_an_interrupted_run_goes_on(finished: Path, teacher_only: Path) -> None:
         (["--samples", "25"], "error: --samples must be a multiple of 10"),
         (["--trajectories", "5"], "error: --trajectories must be a multiple of 10"),
         (["--save-every", "0"], "error: --save-every must be at least 1"),
+        (["--towards-start", "1.5"], "error: --towards-start must be from 0 to 1"),
+        (["--towards-start", "0.3", "--method", "add"], "0 with --method add"),
         (["--method", "magic"], "invalid choice: 'magic'"),
         (["--lr", "fast"], "invalid float value: 'fast'"),
         (["--unknown"], "unrecognized arguments: --unknown"),
@@ -216,6 +218,15 @@ def test_wrong_options_are_told_in_a_line(
         run_here(*options)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_student_ends_on_the_way_back_to_its_start(run_here: Callable[..., Any], finished: Path) -> None:
+    names = run_here(name="not_main")
+    start = UNet2DModel.from_pretrained(finished / "start")
+    student, before = (UNet2DModel.from_pretrained(finished / "student" / "unet") for _ in range(2))
+    names["step_back"](student, start, 0.25)
+    for moved, own, there in zip(student.parameters(), before.parameters(), start.parameters()):
+        torch.testing.assert_close(moved, 0.75 * own + 0.25 * there)
 
 
 def test_a_folder_is_for_one_seed(run_here: Callable[..., Any], finished: Path) -> None:
