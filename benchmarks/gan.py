@@ -2,7 +2,7 @@
 
     python -m benchmarks.gan                              # ring and grid, seeds 0 to 2
     python -m benchmarks.gan inversion --seeds 0 1 2
-    python -m benchmarks.gan stacked-digits --seeds 0     # long: R3GAN's recipe, and DCGAN beside it
+    python -m benchmarks.gan stacked-digits               # R3GAN's recipe, and DCGAN beside it
     python -m benchmarks.gan lessons                      # every lesson, whole
 
 Each training is a run of examples/train_gan.py as a user would start it. Published on ring and grid: PacGAN2 7.9/8,
