@@ -57,12 +57,12 @@ def test_whole(name, tmp_path):
 
 
 def test_table():
-    rows = {"one": {"modes": 8.0}, "another": {"modes": 2.0, "quality": 0.25}}
+    rows = {"one": {"modes": 8.0}, "another": {"modes": 2.0, "p": 0.2048}}
     text = Lesson(name="x", claim="One finds more.", rows=rows, holds=False).table()
     assert text.splitlines() == [
-        "          modes   quality",
-        "one           8          ",
-        "another       2      0.25",
+        "          modes        p",
+        "one           8         ",
+        "another       2   0.2048",
         "One finds more. NOT seen here.",
     ]
 

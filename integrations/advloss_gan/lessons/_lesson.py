@@ -35,11 +35,14 @@ class Lesson:
     def table(self) -> str:
         """As text: a row a training."""
         columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
-        width = max(len(name) for name in self.rows)
-        lines = [" " * width + "".join(f"{column:>{len(column) + 3}}" for column in columns)]
+        table = [["", *columns]]
         for name, row in self.rows.items():
-            cells = (f"{row[column]:.4g}" if column in row else "" for column in columns)
-            lines.append(name.ljust(width) + "".join(f"{c:>{len(column) + 3}}" for c, column in zip(cells, columns)))
+            table.append([name, *(f"{row[column]:.4g}" if column in row else "" for column in columns)])
+        name_width, *widths = (max(map(len, cells)) for cells in zip(*table))
+        lines = [
+            name.ljust(name_width) + "".join(f"{c:>{width + 3}}" for c, width in zip(cells, widths))
+            for name, *cells in table
+        ]
         return "\n".join([*lines, f"{self.claim} {'It does.' if self.holds else 'NOT seen here.'}"])
 
 
