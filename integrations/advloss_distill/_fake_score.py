@@ -30,6 +30,7 @@ class FakeScore(NoisedHeads):
         blocks: places among ``family.blocks``; None takes the one in the middle, a UNet's bottleneck.
         width: channels of a head.
         num_classes: for classes in place of prompts, their number.
+        num_steps: of the student's kinds of steps (a simulation's), for heads that judge each by itself.
     """
 
     def __init__(
@@ -41,9 +42,12 @@ class FakeScore(NoisedHeads):
         blocks: Sequence[int] | None = None,
         width: int = 128,
         num_classes: int | None = None,
+        num_steps: int | None = None,
     ) -> None:
         middle = len(block_names(network, family.blocks)) // 2
-        super().__init__(family, network, example, (middle,) if blocks is None else blocks, width, num_classes)
+        super().__init__(
+            family, network, example, (middle,) if blocks is None else blocks, width, num_classes, num_steps
+        )
 
     def _keep(self, network: nn.Module) -> None:
         self.network = network

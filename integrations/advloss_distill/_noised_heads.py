@@ -21,8 +21,8 @@ class NoisedHeads(nn.Module, ABC):
     """Samples are noised, run through a network, and judged after some of its blocks.
 
     Logits are a list of `(N, L)`, one a block: a head is a 1x1 convolution, group norm and a leaky ReLU on the block's
-    tokens (which have seen each other in the network), told noise level and prompt by projection. The noise comes with
-    the condition: build the family with ``renoising=Renoising()``.
+    tokens (which have seen each other in the network), told noise level, prompt and the student's step by projection. The
+    noise comes with the condition: build the family with ``renoising=Renoising()``.
     """
 
     dims = 2
@@ -35,6 +35,7 @@ class NoisedHeads(nn.Module, ABC):
         blocks: Sequence[int] | None,
         width: int,
         num_classes: int | None,
+        num_steps: int | None,
     ) -> None:
         super().__init__()
         self.family = family
@@ -47,12 +48,15 @@ class NoisedHeads(nn.Module, ABC):
             self.num_classes = num_classes
         elif text is not None:
             self.condition_features = text.shape[1]
+        if num_steps is not None:
+            self.num_steps = num_steps
         told = 0 if text is None else text.shape[1]
         device = next(network.parameters()).device
         with torch.no_grad():
             zeros = torch.zeros(1, *family.shape, device=device)
             features = self._features(zeros, torch.zeros(1, dtype=torch.long, device=device), example)
-        self.heads = nn.ModuleList(_Head(f.shape[1], width, told, num_classes) for f in features).to(device)
+        heads = (_Head(f.shape[1], width, told, num_classes, num_steps) for f in features)
+        self.heads = nn.ModuleList(heads).to(device)
 
     @abstractmethod
     def _keep(self, network: nn.Module) -> None:
@@ -82,8 +86,8 @@ class NoisedHeads(nn.Module, ABC):
         """The heads' logits `(N, L)` of their inputs."""
         assert isinstance(condition, dict)
         level = condition["noise_timesteps"] / (len(self.family.diffusion.alpha) - 1)
-        text, labels = self.family.text(condition), condition.get("class")
-        return [head(f, level, text, labels) for head, f in zip(self.heads, tokens, strict=True)]
+        text, labels, steps = self.family.text(condition), condition.get("class"), condition.get("time")
+        return [head(f, level, text, labels, steps) for head, f in zip(self.heads, tokens, strict=True)]
 
     def _features(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> list[Tensor]:
         """`(N, C, L)` after each block, without a graph unless `noisy` or the network has one."""
@@ -96,9 +100,9 @@ class NoisedHeads(nn.Module, ABC):
 
 
 class _Head(nn.Module):
-    """Tokens `(N, C, L)` -> logits `(N, L)`: ``w.h + <e(noise level, prompt), h> / sqrt(width)``."""
+    """Tokens `(N, C, L)` -> logits `(N, L)`: ``w.h + <e(noise level, prompt, step), h> / sqrt(width)``."""
 
-    def __init__(self, channels: int, width: int, told: int, num_classes: int | None) -> None:
+    def __init__(self, channels: int, width: int, told: int, num_classes: int | None, num_steps: int | None) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv1d(channels, width, 1), nn.GroupNorm(math.gcd(8, width, width // 4) or 1, width), nn.LeakyReLU(0.2)
@@ -107,8 +111,11 @@ class _Head(nn.Module):
         self.level = nn.Linear(2 * FREQUENCIES, width)
         self.text = nn.Linear(told, width) if told and num_classes is None else None
         self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
+        self.steps = None if num_steps is None else nn.Embedding(num_steps, width)
 
-    def forward(self, tokens: Tensor, level: Tensor, text: Tensor | None, labels: Tensor | None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, level: Tensor, text: Tensor | None, labels: Tensor | None, steps: Tensor | None = None
+    ) -> Tensor:
         h = self.body(tokens)
         angles = (
             level.to(h.dtype).unsqueeze(1) * math.pi * torch.arange(1, FREQUENCIES + 1, device=h.device, dtype=h.dtype)
@@ -118,4 +125,6 @@ class _Head(nn.Module):
             told = told + self.text(text.to(h.dtype))
         if self.classes is not None:
             told = told + self.classes(labels)
+        if self.steps is not None:
+            told = told + self.steps(steps)
         return self.logit(h).squeeze(1) + torch.einsum("ncl,nc->nl", h, told) / math.sqrt(h.shape[1])

@@ -26,6 +26,7 @@ class TeacherDiscriminator(NoisedHeads):
         blocks: places among ``family.blocks``, such as SANA-Sprint's ``(2, 8, 14, 19)``; None takes all.
         width: channels of a head.
         num_classes: for classes in place of prompts, their number.
+        num_steps: of the student's kinds of steps (a simulation's), for heads that judge each by itself.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class TeacherDiscriminator(NoisedHeads):
         blocks: Sequence[int] | None = None,
         width: int = 128,
         num_classes: int | None = None,
+        num_steps: int | None = None,
     ) -> None:
-        super().__init__(family, teacher, example, blocks, width, num_classes)
+        super().__init__(family, teacher, example, blocks, width, num_classes, num_steps)
 
     def _keep(self, network: nn.Module) -> None:
         self._teacher = (network.requires_grad_(False).eval(),)  # in a tuple: no part of this module

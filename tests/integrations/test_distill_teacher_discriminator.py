@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from distill_tools import differences, fresh_accelerator, weights
+from method_tools import NEEDS, tiny_setup
 from pipeline_tools import FAMILIES, POOLED, TEXT, tiny_conditions, tiny_family
 from test_distill_families import Latents
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from advloss_distill import (
     spread,
     student_scheduler,
 )
+from advloss_distill.methods import build_method
 
 NAMES = sorted(FAMILIES)
 BLOCKS = {"stable-diffusion": 5, "stable-diffusion-xl": 5}  # two down, one in the middle, two up; transformers have two
@@ -105,6 +107,25 @@ def test_noise_level_and_prompt_matter_to_the_heads(name: str) -> None:
     assert not torch.allclose(head(tokens, level + 0.1, text, labels), logits)
     changed = head(tokens, level, text + 1 if size else None, None if size else labels + 1)
     assert not torch.allclose(changed, logits)
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion", "dit"])
+def test_the_students_step_matters_to_heads_that_are_told(name: str) -> None:
+    family, _, discriminator = built(name, num_steps=3)
+    condition, samples = told(family, 2), torch.randn(2, *family.shape)
+    logits = [discriminator(samples, {**condition, "time": torch.full((2,), step)}) for step in range(3)]
+    for other in logits[1:]:
+        assert all(not torch.allclose(a, b) for a, b in zip(logits[0], other, strict=True))
+    adversary = advloss.Adversary(discriminator, loss="hinge")
+    with pytest.raises(InputError, match="time"):
+        adversary.generator_loss(samples, condition={**condition, "time": torch.full((2,), 3)})
+
+
+@pytest.mark.parametrize("method", ["ladd", "lcm-ladd", "dmd2"])
+def test_methods_tell_heads_the_step(method: str) -> None:
+    made = build_method(method, tiny_setup("stable-diffusion"), **NEEDS[method])
+    assert made.adversary is not None
+    assert made.adversary.discriminator.num_steps == made.simulation.num_steps > 1
 
 
 def test_noise_levels_are_logit_normal() -> None:

@@ -42,7 +42,15 @@ def dmd2(
     """
     family = setup.family
     family.renoising = UniformRenoising() if renoise is None else Renoising(*renoise)
-    fake = FakeScore(family, setup.student(), setup.example, blocks=blocks, num_classes=setup.num_classes)
+    simulation = setup.inputs(backward=True)
+    fake = FakeScore(
+        family,
+        setup.student(),
+        setup.example,
+        blocks=blocks,
+        num_classes=setup.num_classes,
+        num_steps=simulation.num_steps,
+    )
     adversary = Adversary(
         fake,
         loss="losses/non-saturating",
@@ -54,7 +62,7 @@ def dmd2(
     return Method(
         student=setup.student(),
         adversary=adversary,
-        simulation=setup.inputs(backward=True),
+        simulation=simulation,
         term=DistributionMatching(family, setup.teacher, fake.network, guidance=setup.guidance(guidance)),
         distillation_weight=distillation_weight,
         further={"discriminator_steps": discriminator_steps},

@@ -34,10 +34,11 @@ def ladd(
         misaligned: add this share of the real samples, with prompts of others, to the fakes.
         distillation_weight: of `ScoreDistillation` in latent space; the paper leaves it out.
     """
+    simulation = setup.inputs(backward=True)
     return Method(
         student=setup.student(),
-        adversary=teacher_adversary(setup, renoise, blocks, r1_method, r1_weight),
-        simulation=setup.inputs(backward=True),
+        adversary=teacher_adversary(setup, renoise, blocks, r1_method, r1_weight, num_steps=simulation.num_steps),
+        simulation=simulation,
         distillation_weight=distillation_weight,
         further={"misaligned": misaligned},
     )
@@ -50,11 +51,18 @@ def teacher_adversary(
     r1_method: str,
     r1_weight: float,
     weight: float = 1.0,
+    *,
+    num_steps: int,
 ) -> Adversary:
     """LADD's: hinge on heads after the teacher's blocks. The family draws noise by `renoise` from now on."""
     setup.family.renoising = Renoising(*renoise)
     discriminator = TeacherDiscriminator(
-        setup.family, setup.teacher, setup.example, blocks=blocks, num_classes=setup.num_classes
+        setup.family,
+        setup.teacher,
+        setup.example,
+        blocks=blocks,
+        num_classes=setup.num_classes,
+        num_steps=num_steps,
     )
     return Adversary(
         discriminator,

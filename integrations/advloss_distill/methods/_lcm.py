@@ -50,7 +50,9 @@ def lcm_ladd(
         adversary_weight: of the student's adversarial loss; 0.5 beside SANA-Sprint's sCM (arXiv:2503.09641).
         renoise, blocks, misaligned: as in `ladd`.
     """
-    adversary = teacher_adversary(setup, renoise, blocks, r1_method, r1_weight, adversary_weight)
+    adversary = teacher_adversary(
+        setup, renoise, blocks, r1_method, r1_weight, adversary_weight, num_steps=AnyTimestep.num_steps
+    )
     return _lcm(setup, guidance, skip, delta, distillation_weight, adversary, misaligned)
 
 
