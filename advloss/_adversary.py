@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -127,13 +128,13 @@ class Adversary:
         parameters = {n: p for n, p in self.discriminator.named_parameters() if p.requires_grad}
         if not parameters:
             raise OptionError("no parameter of the discriminator requires gradients; there is nothing to train")
-        self.optimizer = (optimizer or DEFAULT_OPTIMIZER)(list(parameters.values()))
-        check_steps("optimizer", self.optimizer, "param_groups")
-        check_parameters(self.optimizer, parameters)
-        self.scheduler = scheduler(self.optimizer) if scheduler else None
-        if self.scheduler is not None:
-            check_steps("scheduler", self.scheduler)
-        self._update = Update(parameters, self.optimizer, max_grad_norm, dict(self._stateful.named_buffers()))
+        built = (optimizer or DEFAULT_OPTIMIZER)(list(parameters.values()))
+        check_steps("optimizer", built, "param_groups")
+        check_parameters(built, parameters)
+        self._scheduler = scheduler(built) if scheduler else None
+        if self._scheduler is not None:
+            check_steps("scheduler", self._scheduler)
+        self._update = Update(parameters, built, max_grad_norm, dict(self._stateful.named_buffers()))
         self._followers = Followers((*self.regularizers.values(), *self.augmentations.values()), self.discriminator)
 
     @property
@@ -147,14 +148,24 @@ class Adversary:
         return self._players.parts.loss
 
     @property
-    def regularizers(self) -> dict[str, Any]:
+    def regularizers(self) -> Mapping[str, Any]:
         """By short name, those that the loss brings along included."""
-        return self._players.parts.regularizers
+        return MappingProxyType(self._players.parts.regularizers)
 
     @property
-    def augmentations(self) -> dict[str, nn.Module]:
+    def augmentations(self) -> Mapping[str, nn.Module]:
         """By short name, in the order in which they are applied."""
-        return self._players.parts.augmentations
+        return MappingProxyType(self._players.parts.augmentations)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The discriminator's."""
+        return self._update.optimizer
+
+    @property
+    def scheduler(self) -> Any:
+        """Of that optimizer; None where there is none."""
+        return self._scheduler
 
     @classmethod
     def from_recipe(cls, name: str, **changes: Any) -> Adversary:

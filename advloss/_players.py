@@ -57,7 +57,6 @@ class Players:
         self._reuse_real, self._ahead = reuse_real, Ahead()
         self._seen = SeenFeatures()
         self._shares = self._player is not parts.discriminator and not parts.augmentations
-        self._through: Tensor | None = None  # what kept features of the fakes were computed from
         self._whole = set[str]()  # second-order terms that were found to have a whole graph
 
     @property
@@ -108,7 +107,8 @@ class Players:
             if getattr(loss, "paired", False) and real is not None:
                 real_logits = self._logits_of_real(judge, real, real_condition, step, ahead)
             made = loss.generator(fake_logits, real_logits)
-            self.passing.watch(fake if known is None or self._through is None else self._through, made)
+            through = self._seen.through
+            self.passing.watch(fake if known is None or through is None else through, made)
             if self._shares:
                 wanted = self._seen.wanted["discriminator"]
                 self._seen.remember("generator", given, detach(judge.features(fake)) if wanted else None)
@@ -231,7 +231,7 @@ class Players:
                 through = self._gate.cast(fake, None, self._dtype)[0]
                 through = through.view_as(through)  # as in the generator's turn, to measure what passes
                 features = discriminator.features(through)
-            kept, self._through = (features, through) if keeps else (None, None)
+            kept, self._seen.through = (features, through) if keeps else (None, None)
         self._seen.remember("discriminator", fake, kept)
         return detach(features)
 

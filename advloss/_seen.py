@@ -50,10 +50,12 @@ class SeenFeatures:
 
     Attributes:
         wanted: by player, whether to keep features for its turn.
+        through: what the kept features were computed from, where they have a graph to it.
     """
 
     def __init__(self) -> None:
         self._last: _Turn | None = None
+        self.through: Tensor | None = None
         self.wanted: dict[Player, bool] = {"generator": False, "discriminator": True}
 
     def recall(self, player: Player, samples: Tensor) -> Sequence[Tensor] | None:
@@ -73,7 +75,10 @@ class SeenFeatures:
 
     def forget(self) -> None:
         """Let go of all samples and features."""
-        self._last = None
+        self._last = self.through = None
+
+    def __reduce__(self) -> tuple[type[SeenFeatures], tuple[()]]:  # a copy has seen nothing; graphs cannot be copied
+        return SeenFeatures, ()
 
 
 def precision_of(samples: Tensor) -> torch.dtype | None:

@@ -224,7 +224,7 @@ def test_every_scale_has_a_gradient_for_both_players(loss: str) -> None:
     module = small("multiscale")
     for scale in range(len(module(samples("multiscale")))):
         adversary = advloss.Adversary(OneScale(module, scale), ("losses/" + loss, {}), seed=0)
-        adversary.regularizers.clear()  # a penalty would have a gradient of its own
+        adversary._players.parts.regularizers.clear()  # a penalty would have a gradient of its own
         real, fake = samples("multiscale"), samples("multiscale").requires_grad_()
         adversary.generator_loss(fake, real).backward()
         assert fake.grad is not None
@@ -242,3 +242,15 @@ def test_what_was_asked_without_gradients_is_asked_again_with_them() -> None:
     with torch.no_grad():
         assert not judge(samples).requires_grad
     assert judge(samples).requires_grad
+
+
+@pytest.mark.parametrize("name", FROZEN_FEATURES)
+def test_a_copy_between_the_turns_has_seen_nothing(name: str) -> None:
+    """Features that wait for the generator's turn have a graph, which cannot be copied."""
+    adversary = advloss.Adversary(small(name), "hinge", seed=0)
+    real, first, fake = samples(name), samples(name).requires_grad_(), samples(name).requires_grad_()
+    adversary.discriminator_step(real, first)
+    adversary.generator_loss(first)
+    adversary.discriminator_step(real, fake)
+    twin = copy.deepcopy(adversary)
+    assert torch.equal(twin.generator_loss(fake), adversary.generator_loss(fake))

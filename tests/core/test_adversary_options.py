@@ -10,6 +10,7 @@ import pytest
 import torch
 from core_tools import images, patch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import StepLR
 
 import advloss
 
@@ -25,6 +26,21 @@ def copies(count: int, *args: Any, **options: Any) -> list[advloss.Adversary]:
 
 def weights(adversary: advloss.Adversary) -> Tensor:
     return torch.cat([p.detach().flatten() for p in adversary.discriminator.parameters()])
+
+
+@pytest.mark.parametrize("part", ["discriminator", "loss", "regularizers", "augmentations", "optimizer", "scheduler"])
+def test_what_it_is_made_of_cannot_be_swapped(part: str) -> None:
+    """It would go on with the old part, or with both."""
+    (adversary,) = copies(1, regularizers={"r1": {}}, scheduler=functools.partial(StepLR, step_size=1))
+    with pytest.raises(AttributeError, match=part):
+        setattr(adversary, part, getattr(copies(1)[0], part))
+
+
+@pytest.mark.parametrize("part", ["regularizers", "augmentations"])
+def test_no_part_can_be_added(part: str) -> None:
+    (adversary,) = copies(1)
+    with pytest.raises(TypeError, match="item assignment"):
+        getattr(adversary, part)["another"] = nn.Identity()
 
 
 def test_weight_scales_the_generators_loss_only() -> None:
