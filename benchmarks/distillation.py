@@ -1,4 +1,4 @@
-"""One iteration of adversarial distillation as `examples/distill_turbo.py` sets it up, on digits."""
+"""One iteration of adversarial distillation, with the networks and sizes of `examples/distill_turbo.py`."""
 
 from __future__ import annotations
 
@@ -105,7 +105,10 @@ class Textbook(Ours):
 
 
 class Simulated(Ours):
-    """`Distillation.step` of the example's default: it trains on what the student makes, and rolls it out for nothing."""
+    """`Distillation.step` as in the example's default: it trains on what the student makes, and rolls it out for nothing.
+
+    Without what costs the same in both loops or next to nothing: the start, moved and teacher-made samples, noise.
+    """
 
     def build(self, data: digits.Digits, accelerator: Accelerator) -> Distillation:
         settings, teacher = example(), digits.teacher_network()

@@ -193,13 +193,21 @@ def check_settings(options: argparse.Namespace, accelerator: Accelerator) -> Non
     settings = {
         name: getattr(options, name) for name in ("seed", "teacher_iterations", "trajectories", "start_iterations")
     }
-    if path.exists() and (earlier := json.loads(path.read_text(encoding="utf-8"))) != settings:
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    except ValueError as error:
+        raise advloss.StateError(
+            f"{path} cannot be read ({error}): delete {options.out}, or give another as --out"
+        ) from error
+    if earlier != settings:
         differ = ", ".join(f"--{k.replace('_', '-')} {v}" for k, v in earlier.items() if settings.get(k) != v)
         raise advloss.OptionError(f"{options.out} was begun with {differ}; give the same, or another folder as --out")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         options.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        partial = path.with_name(f"partial_{path.name}")
+        partial.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        partial.replace(path)
 
 
 def made_once(path: Path, accelerator: Accelerator, make: Callable[[Path], object]) -> Path:
@@ -353,6 +361,8 @@ def parse() -> argparse.Namespace:
     for name in ("iterations", "teacher_iterations", "trajectories", "start_iterations", "samples", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if not 0 < options.lr < math.inf:
+        parser.error("--lr must be a number above 0")
     for name in ("samples", "trajectories"):
         if getattr(options, name) % 10:
             parser.error(f"--{name} must be a multiple of 10, as many of each digit")

@@ -13,7 +13,7 @@
     python train_gan.py --discriminator ./my_file.py:MyDiscriminator:width=32
     python train_gan.py --lesson list                     # what goes wrong, and what helps: each in some minutes
 
-`advloss list` shows the names, `advloss show NAME` their options. `tensorboard --logdir runs/gan` shows the curves.
+`advloss list` shows the names, `advloss show NAME` their options. `tensorboard --logdir runs/gan` shows the curves, where it is installed.
 """
 
 from __future__ import annotations
@@ -296,6 +296,14 @@ def positive(kind: type) -> Any:
     return read
 
 
+def from_zero(text: str) -> int:
+    """A whole number, 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 or more")
+    return value
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     form = {"type": component, "metavar": "NAME[:OPTION=VALUE,...]"}
@@ -325,12 +333,12 @@ def parse() -> argparse.Namespace:
     add("--steps", type=int, help="generator steps (default: by data)")
     add("--batch", type=positive(int), help="samples in a batch (default: by data)")
     add("--grow", type=int, help="progressive growing: steps for each doubling of the side, from 4 x 4")
-    add("--seed", type=int, default=0)
+    add("--seed", type=from_zero, default=0)
     tensorboard = "tensorboard" if is_tensorboard_available() else "none"
     add("--tracker", default=tensorboard, help="tensorboard, wandb, ... or none (default: %(default)s)")
     add("--grid-every", type=int, default=500, help="steps between pictures of samples (default: %(default)s)")
     add("--save-every", type=int, default=500, help="steps between checkpoints")
-    add("--workers", type=int, default=0, help="processes that load images")
+    add("--workers", type=from_zero, default=0, help="processes that load images")
     add("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     add("--out", type=Path, default=Path("runs/gan"), help="folder for what is written")
     add("--lesson", help="run a lesson in place of a training: its name, or list")

@@ -27,22 +27,28 @@ class AlongNeighbours:
         neighbours: so many are near, by Euclidean distance.
 
     Raises:
-        OptionError: a reach below 0, or a class with too few samples.
+        OptionError: a reach below 0, labels that do not fit the samples, or a class with too few of them.
     """
 
     def __init__(
         self, data: Data, samples: Tensor, labels: Tensor, *, reach: float = 0.7, neighbours: int = 20
     ) -> None:
-        if not reach >= 0:
+        if not 0 <= reach < torch.inf:
             raise OptionError(f"reach={reach}: give 0 or more, of the way to a neighbour")
-        least = int(torch.bincount(labels).clamp(min=1).min())
+        if not samples.is_floating_point():
+            raise OptionError(
+                f"samples are {samples.dtype}: give them as the discriminator takes them, such as float32"
+            )
+        self._places = ByClass(torch.arange(len(samples), device=samples.device), labels)
+        least = int(torch.bincount(labels).min())
+        if least < 2:
+            raise OptionError("a class has one sample alone, which has no neighbour: give two at least of each")
         if not 1 <= neighbours < least:
             raise OptionError(
                 f"neighbours={neighbours}: give 1 to {least - 1}, as the smallest class has {least} samples"
             )
         self.data, self.reach = data, reach
         self._samples = samples
-        self._places = ByClass(torch.arange(len(labels), device=labels.device), labels)
         self._near = _nearest(samples.flatten(1), labels, neighbours)
 
     def conditions(self, count: int) -> Conditions:

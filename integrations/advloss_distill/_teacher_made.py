@@ -16,10 +16,17 @@ class ByClass:
     """Samples `(N, ...)` of classes `(N,)`, drawn at random by class.
 
     Raises:
-        OptionError: a class below the largest has no sample.
+        OptionError: there are not as many labels as samples, they are no whole numbers from 0 on, or a class below the
+            largest has no sample.
     """
 
     def __init__(self, samples: Tensor, labels: Tensor) -> None:
+        if labels.shape != samples.shape[:1] or not len(labels):
+            raise OptionError(
+                f"{len(samples)} samples with labels of shape {tuple(labels.shape)}: give one label a sample, and one sample at least"
+            )
+        if labels.is_floating_point() or int(labels.min()) < 0:
+            raise OptionError(f"labels are {labels.dtype}, the least {labels.min()}: give whole numbers from 0 on")
         self.samples = samples
         places = [torch.nonzero(labels == c).squeeze(1) for c in range(int(labels.max()) + 1)]
         empty = [c for c, found in enumerate(places) if len(found) == 0]
@@ -50,8 +57,10 @@ class TeacherMade:
 
     def __init__(self, data: Data, samples: Tensor, labels: Tensor, share: float | Tensor) -> None:
         shares = torch.as_tensor(share)
-        if not bool(((shares >= 0) & (shares <= 1)).all()):
-            raise OptionError(f"share={share}: give a share of the teacher's samples from 0 to 1")
+        if shares.ndim > 1 or not shares.numel() or not bool(((shares >= 0) & (shares <= 1)).all()):
+            raise OptionError(
+                f"share={share}: give a share of the teacher's samples from 0 to 1, or one for each place"
+            )
         self.data, self.share = data, shares.to(labels.device)
         self._made = ByClass(samples, labels)
 
@@ -62,5 +71,7 @@ class TeacherMade:
     def real(self, condition: Conditions) -> Tensor:
         """Samples of these conditions, each the teacher's with probability `share`."""
         real, labels = self.data.real(condition), condition["class_labels"]
+        if self.share.ndim and len(self.share) != len(labels):
+            raise OptionError(f"share has {len(self.share)} places, and the batch {len(labels)}: give one for each")
         chosen = torch.rand(len(labels), device=labels.device) < self.share
         return torch.where(chosen.view(-1, *[1] * (real.ndim - 1)), self._made.draw(labels), real)

@@ -205,6 +205,7 @@ def test_an_interrupted_run_goes_on(finished: Path, teacher_only: Path) -> None:
         (["--samples", "25"], "error: --samples must be a multiple of 10"),
         (["--trajectories", "5"], "error: --trajectories must be a multiple of 10"),
         (["--save-every", "0"], "error: --save-every must be at least 1"),
+        (["--lr", "nan"], "error: --lr must be a number above 0"),
         (["--towards-start", "1.5"], "error: --towards-start must be from 0 to 1"),
         (["--towards-start", "0.3", "--method", "add"], "0 with --method add"),
         (["--method", "magic"], "invalid choice: 'magic'"),
@@ -228,6 +229,12 @@ def test_the_student_ends_on_the_way_back_to_its_start(run_here: Callable[..., A
     names["step_back"](student, start, 0.25)
     for moved, own, there in zip(student.parameters(), before.parameters(), start.parameters()):
         torch.testing.assert_close(moved, 0.75 * own + 0.25 * there)
+
+
+def test_settings_that_are_cut_short_are_told_in_a_line(run_here: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"seed": 0, "teach')
+    with pytest.raises(SystemExit, match=r"settings\.json cannot be read .* delete"):
+        run_here("--out", str(tmp_path), *TINY)
 
 
 def test_a_folder_is_for_one_seed(run_here: Callable[..., Any], finished: Path) -> None:

@@ -106,6 +106,8 @@ def test_two_processes(tmp_path):
         (("--regularizer", "r1:weight"), 2, "option=value"),
         (("--steps", "many"), 2, "invalid int value"),
         (("--batch", "0"), 2, "give a number above 0"),
+        (("--seed", "-1"), 2, "give 0 or more"),
+        (("--workers", "-1"), 2, "give 0 or more"),
         (("--recipe", "r3gan", "--loss", "hinge"), 2, "leave out --loss"),
         (("--conditional",), 1, "ring has no classes"),
         (("--tracker", "tensorbord"), 1, "installed here"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,15 @@ def test_shares_and_classes_that_cannot_be_are_refused() -> None:
         TeacherMade(data, samples, torch.arange(3), 1.5)
     with pytest.raises(advloss.OptionError, match=r"classes \[1\]"):
         TeacherMade(data, samples, torch.tensor([0, 2, 2]), 0.5)
+    with pytest.raises(advloss.OptionError, match=r"3 samples with labels of shape \(4,\)"):
+        TeacherMade(data, samples, torch.arange(4), 0.5)
+    with pytest.raises(advloss.OptionError, match="whole numbers from 0 on"):
+        TeacherMade(data, samples, torch.arange(3) - 1, 0.5)
+    with pytest.raises(advloss.OptionError, match="one for each place"):
+        TeacherMade(data, samples, torch.arange(3), torch.full((8, 1), 0.5))
+    mixed = TeacherMade(data, torch.zeros(10, 1, 8, 8), torch.arange(10), torch.full((5,), 0.5))
+    with pytest.raises(advloss.OptionError, match="share has 5 places, and the batch 8"):
+        mixed.real(mixed.conditions(8))
 
 
 @pytest.mark.parametrize("reach", [0.0, 0.5])
@@ -169,3 +179,11 @@ def test_neighbours_that_there_are_not_are_refused() -> None:
         AlongNeighbours(data, samples, labels, neighbours=3)
     with pytest.raises(advloss.OptionError, match=r"reach=-0\.1"):
         AlongNeighbours(data, samples, labels, neighbours=2, reach=-0.1)
+    with pytest.raises(advloss.OptionError, match="reach=inf"):
+        AlongNeighbours(data, samples, labels, neighbours=2, reach=math.inf)
+    with pytest.raises(advloss.OptionError, match="one sample alone"):
+        AlongNeighbours(data, samples, torch.tensor([0, 0, 0, 0, 0, 1]), neighbours=1)
+    with pytest.raises(advloss.OptionError, match=r"classes \[1\]"):
+        AlongNeighbours(data, samples, 2 * labels, neighbours=1)
+    with pytest.raises(advloss.OptionError, match="uint8"):
+        AlongNeighbours(data, samples.byte(), labels, neighbours=1)
