@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+LET_GO = 0.3
+"""Seconds at the end of a training of several processes."""
 
 
 class Interrupt:
@@ -68,8 +73,10 @@ def interruptible(accelerator: Any = None) -> Iterator[Interrupt]:
         yield interrupt
     if accelerator is not None and accelerator.num_processes > 1:
         # gloo's threads may still hold tensors of the last gather; an interpreter that ends meanwhile aborts, and the exit
-        # status is lost (https://github.com/pytorch/pytorch/pull/179291). A barrier holds none, and lets them finish.
+        # status is lost (https://github.com/pytorch/pytorch/pull/179291). A barrier holds none; a thread that had to wait
+        # for its turn on a busy machine needs a moment more, and the interpreter's lock.
         accelerator.wait_for_everyone()
+        time.sleep(LET_GO)
 
 
 @contextmanager
