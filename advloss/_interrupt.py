@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-
 LET_GO = 0.3
 """Seconds at the end of a training of several processes."""
 
