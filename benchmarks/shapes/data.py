@@ -68,7 +68,7 @@ def _render(labels: Tensor, held_out: bool, draws: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand(len(labels), generator=draws)
 
     mask = _masks(
-        labels % len(SHAPES), uniform(8.0, 12.0), uniform(12.0, 20.0), uniform(12.0, 20.0), uniform(0, 2 * math.pi)
+        labels % len(SHAPES), uniform(8.0, 12.0), uniform(12.0, 20.0), uniform(12.0, 20.0), uniform(-0.4, 0.4)
     )
     hue = (labels // len(SHAPES) + uniform(-0.15, 0.15)) / len(COLOURS)
     shade = _rgb(hue, uniform(0.75, 1.0), uniform(0.65, 1.0))

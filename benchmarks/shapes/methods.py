@@ -19,6 +19,7 @@ from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Figures
 from benchmarks.shapes.models import cosine
 
+BACK = 0.35  # of the way to where a student started, in the end (docs/distillation.md)
 CONVOLUTIONAL = ("discriminators/projection", {"architecture": "convolutional", "norm": "none", "width": 16})
 
 
@@ -43,13 +44,13 @@ class Run:
 RUNS = {
     "lcm": Run(500, 5e-4, 0.0, 1, started=False, options={"skip": 25}),
     "adversarial": Run(
-        400,
-        2e-4,
+        900,
+        1e-4,
         1e-3,
         0,
         options={"discriminator": CONVOLUTIONAL, "loss": "losses/relativistic", "r1_weight": 0.05},
     ),
-    "ladd": Run(400, 2e-4, 1e-3, 3.5, options={"renoise": (-0.5, 1.0), "r1_weight": 1e-3}),
+    "ladd": Run(900, 5e-5, 2e-3, 3.5, options={"renoise": (-1.0, 1.0), "r1_weight": 1e-5}),
     "add": Run(
         250,
         2e-4,
@@ -107,7 +108,8 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         domain.teacher,
         data=domain.data,
         optimizer=optimizer,
-        scheduler=cosine(optimizer, count),
+        # slowly at first: a discriminator that has learned nothing yet leads away from a good start
+        scheduler=cosine(optimizer, count, warmup=max(20, count // 4) if settings.started else 20),
         accelerator=Accelerator(cpu=True),
         ema_decay=0.99,
         **built.arguments(),
@@ -116,5 +118,9 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
     if not distillation.run(count, lambda progress: show(method, progress.iteration, progress.as_dict())):
         sys.exit(distillation.exit_status)
     seconds, student = time.process_time() - began, distillation.averaged_student()
+    if settings.started:
+        with torch.no_grad():
+            for weight, before in zip(student.parameters(), domain.start.parameters()):
+                weight.lerp_(before, BACK)
     figures = domain.judged(student, scheduler, STEPS, method)
     return Outcome(figures, seconds, settings.evaluations * count * setup.batch_size / 1e6, student)

@@ -20,12 +20,12 @@ class Sizes:
     samples: int = 1080
     classifier_steps: int = 600
     vae_steps: int = 500
-    teacher_iterations: int = 1500
-    trajectories: int = 1800
+    teacher_iterations: int = 3000
+    trajectories: int = 3600
     solver_steps: int = 20
-    start_iterations: int = 500
-    widths: tuple[int, int] = (24, 48)
-    batch_size: int = 32
+    start_iterations: int = 1500
+    widths: tuple[int, int] = (32, 64)
+    batch_size: int = 48
     teacher_steps: int = 50
 
 
