@@ -48,6 +48,7 @@ from advloss_distill import (
     digits,
     follow,
     roll_out,
+    step_back,
 )
 
 # Samples of a batch at each step of the sampling paths of 1, 2 and 4 steps.
@@ -293,13 +294,6 @@ def run(distillation: Distillation, options: argparse.Namespace) -> bool:
         return distillation.run(
             options.iterations, on_progress, checkpoints=options.out / "checkpoints", save_every=options.save_every
         )
-
-
-@torch.no_grad()
-def step_back(student: UNet2DModel, start: UNet2DModel, share: float) -> None:
-    """A share of the way back to where the student began (WiSE-FT, arXiv:2109.01903): less of the data by heart."""
-    for weight, before in zip(student.parameters(), start.to(student.device).parameters()):
-        weight.lerp_(before, share)
 
 
 def finish(distillation: Distillation, data: digits.Digits, options: argparse.Namespace, seconds: float) -> None:

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from advloss_distill import Distillation, family_of, sampling_paths, student_scheduler
+from advloss_distill import Distillation, family_of, sampling_paths, step_back, student_scheduler
 from advloss_distill.methods import Setup, build_method
 from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Figures
@@ -119,8 +119,6 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         sys.exit(distillation.exit_status)
     seconds, student = time.process_time() - began, distillation.averaged_student()
     if settings.started:
-        with torch.no_grad():
-            for weight, before in zip(student.parameters(), domain.start.parameters()):
-                weight.lerp_(before, BACK)
+        step_back(student, domain.start, BACK)
     figures = domain.judged(student, scheduler, STEPS, method)
     return Outcome(figures, seconds, settings.evaluations * count * setup.batch_size / 1e6, student)

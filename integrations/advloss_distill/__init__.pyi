@@ -48,6 +48,7 @@ from ._simulation import BackwardSimulation as BackwardSimulation
 from ._simulation import Conditions as Conditions
 from ._simulation import Data as Data
 from ._simulation import Path as Path
+from ._step_back import step_back as step_back
 from ._student_scheduler import sampling_paths as sampling_paths
 from ._student_scheduler import spread as spread
 from ._student_scheduler import student_scheduler as student_scheduler

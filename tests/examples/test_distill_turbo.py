@@ -222,15 +222,6 @@ def test_wrong_options_are_told_in_a_line(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_student_ends_on_the_way_back_to_its_start(run_here: Callable[..., Any], finished: Path) -> None:
-    names = run_here(name="not_main")
-    start = UNet2DModel.from_pretrained(finished / "start")
-    student, before = (UNet2DModel.from_pretrained(finished / "student" / "unet") for _ in range(2))
-    names["step_back"](student, start, 0.25)
-    for moved, own, there in zip(student.parameters(), before.parameters(), start.parameters()):
-        torch.testing.assert_close(moved, 0.75 * own + 0.25 * there)
-
-
 def test_settings_that_are_cut_short_are_told_in_a_line(run_here: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"seed": 0, "teach')
     with pytest.raises(SystemExit, match=r"settings\.json cannot be read .* delete"):

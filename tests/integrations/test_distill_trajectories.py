@@ -22,6 +22,7 @@ from advloss_distill import (
     digits,
     follow,
     roll_out,
+    step_back,
 )
 
 TIMESTEPS = (999, 749, 499, 249)
@@ -187,3 +188,23 @@ def test_neighbours_that_there_are_not_are_refused() -> None:
         AlongNeighbours(data, samples, 2 * labels, neighbours=1)
     with pytest.raises(advloss.OptionError, match="uint8"):
         AlongNeighbours(data, samples.byte(), labels, neighbours=1)
+
+
+def test_a_step_back_is_on_the_line_to_the_start() -> None:
+    student, start = tiny_unet(), tiny_unet().requires_grad_(False)
+    with torch.no_grad():
+        for weight in start.parameters():
+            weight.add_(1.0)
+    before = copy.deepcopy(student)
+    step_back(student, start, 0.25)
+    for moved, own, there in zip(student.parameters(), before.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(moved, 0.75 * own + 0.25 * there)
+        assert moved.requires_grad
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_a_step_back_that_cannot_be_is_refused(share: float) -> None:
+    with pytest.raises(advloss.OptionError, match="from 0 to 1"):
+        step_back(tiny_unet(), tiny_unet(), share)
+    with pytest.raises(advloss.OptionError, match="as it was built"):
+        step_back(tiny_unet(), torch.nn.Linear(2, 2), 0.5)
