@@ -20,10 +20,12 @@ from advloss_distill import (
 )
 
 
-def distillation_of(accelerator: Accelerator, kind: str) -> Distillation:
+def distillation_of(accelerator: Accelerator, kind: str, *, checkpointing: bool = False) -> Distillation:
     pipeline, family = tiny_family("sana", renoising=Renoising())
     teacher = pipeline.transformer
     student = family.adapted(teacher, rank=2) if kind == "adapter" else family.student(teacher)
+    if checkpointing:
+        student.enable_gradient_checkpointing()
     data = LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6))
     paths = sampling_paths(student_scheduler(family))
     adversary = advloss.Adversary(TeacherDiscriminator(family, teacher, data.told, width=8), loss="hinge")

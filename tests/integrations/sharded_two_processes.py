@@ -1,33 +1,41 @@
 """Run by test_distill_sharded in two processes: a student whole (DDP), sharded (FSDP2), and sharded, saved and resumed.
 
+Also both with two batches an iteration, and in bfloat16 with gradient checkpointing.
+
 Accelerate gives the CPU no FSDP, it falls back to DDP in silence. FSDP2 itself works on gloo: its type is set here by hand.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, set_seed
 from sana_tools import distillation_of
 from torch.distributed.tensor import DTensor
 
 from advloss_distill import Distillation
 
+VARIANTS: tuple[tuple[str, dict[str, Any], bool], ...] = (
+    ("accumulated", {"gradient_accumulation_steps": 2}, False),
+    ("bfloat16", {"mixed_precision": "bf16"}, True),
+)
 out, told = Path(sys.argv[1]), {}
 
 
-def sharding() -> Accelerator:
+def sharding(**options: Any) -> Accelerator:
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
         transformer_cls_names_to_wrap=["SanaTransformerBlock"],
         cpu_ram_efficient_loading=False,
     )
-    accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
+    accelerator = Accelerator(cpu=True, fsdp_plugin=plugin, **options)
     accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
     return accelerator
 
@@ -43,8 +51,8 @@ def tell(name: str, made: Distillation) -> None:
     }
 
 
-def train(accelerator: Accelerator, name: str, kind: str) -> None:
-    made: Any = distillation_of(accelerator, kind)
+def train(accelerator: Accelerator, name: str, kind: str, *, checkpointing: bool = False) -> None:
+    made: Any = distillation_of(accelerator, kind, checkpointing=checkpointing)
     made.run(3)
     tell(name, made)
 
@@ -61,5 +69,10 @@ for kind in ("whole", "adapter"):
     resumed.load(out / kind)
     resumed.run(3)
     tell(f"resumed {kind}", resumed)
+for name, options, checkpointing in VARIANTS:
+    for way, made in (("ddp", functools.partial(Accelerator, cpu=True)), ("fsdp", sharding)):
+        AcceleratorState._reset_state(reset_partial_state=False)
+        accelerator = made(**options)
+        train(accelerator, f"{way} {name}", "whole", checkpointing=checkpointing)
 torch.save(told, out / f"rank{accelerator.process_index}.pt")
 accelerator.end_training()

@@ -25,7 +25,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("kind", ["whole", "adapter"])
+@pytest.mark.parametrize("kind", ["whole", "adapter", "accumulated"])
 def test_sharded_or_not_the_student_learns_the_same(ranks: list[dict[str, Any]], kind: str) -> None:
     one, other = (rank[f"fsdp {kind}"] for rank in ranks)
     assert not differences(one["student"], other["student"])
@@ -46,6 +46,16 @@ def test_a_sharded_student_resumes_bit_by_bit(ranks: list[dict[str, Any]], kind:
         assert one["held"] == other["held"]
         assert not differences(one["student"], other["student"])
         assert not differences(one["discriminator"], other["discriminator"])
+
+
+def test_in_bfloat16_with_checkpointing_a_sharded_student_learns_about_the_same(ranks: list[dict[str, Any]]) -> None:
+    one, other, reference = (ranks[0]["fsdp bfloat16"], ranks[1]["fsdp bfloat16"], ranks[0]["ddp bfloat16"])
+    assert not differences(one["student"], other["student"])
+    assert one["sharded"] == 1
+    for part in ("student", "discriminator"):
+        assert all(value.dtype == torch.float32 for value in one[part].values() if value.is_floating_point())
+        torch.testing.assert_close(one[part], reference[part], rtol=5e-2, atol=1e-3)
+    assert differences(one["student"], ranks[0]["fsdp whole"]["student"])
 
 
 def test_the_first_version_of_fsdp_is_refused() -> None:
