@@ -289,7 +289,12 @@ class Adversary:
 
         The adversary does not join the accelerator's models: `save_state` and `load_state` carry it in a file of its
         own, written by the main process without a collective call. Call it once, in every process.
+
+        Raises:
+            OptionError: it is something else; to move the adversary alone there is `to`.
         """
+        if not hasattr(accelerator, "register_save_state_pre_hook"):
+            raise OptionError(f"prepare({accelerator!r}): give an accelerate.Accelerator; a device goes to `to`")
         self.to(accelerator.device)
         self._players.runtime = _accelerate.attach(self, accelerator)
         self._update.use_scaler(torch.amp.GradScaler(accelerator.device.type, enabled=self._runtime.half))

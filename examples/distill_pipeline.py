@@ -52,6 +52,7 @@ from advloss_distill import (
     sampling_paths,
     save_adapter,
     save_pipeline,
+    shard_teacher,
     student_scheduler,
     teacher_made,
 )
@@ -176,6 +177,8 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     student = method.student
     if options.half_teacher:
         network.to(torch.bfloat16)
+    if options.shard_teacher:
+        shard_teacher(family, network.requires_grad_(False))
     check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
     if options.gradient_checkpointing:
         student.enable_gradient_checkpointing()
@@ -344,6 +347,7 @@ def parse() -> argparse.Namespace:
     training.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches of an iteration (default: 1)")
     training.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
     training.add_argument("--half-teacher", action="store_true", help="keep the teacher in bfloat16")
+    training.add_argument("--shard-teacher", action="store_true", help="spread the teacher over all processes (FSDP2)")
     training.add_argument("--gradient-checkpointing", action="store_true", help="of the student")
     training.add_argument("--optimizer", choices=("adamw", "adamw-8bit", "paged-adamw-8bit"), default="adamw")
     training.add_argument("--push-to-hub", metavar="NAME", help="share the student on the Hugging Face hub")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from advloss import load_state, save_state
 from advloss_distill import LatentData, family_of, follow, roll_out, sample, sampling_paths, student_scheduler
-from benchmarks.shapes.data import PROMPTS, embeddings, render
+from benchmarks.shapes.data import PROMPTS, Images, embeddings, render
 from benchmarks.shapes.judge import Evaluation, Figures, Judge, train_judge
 from benchmarks.shapes.models import noise_levels, pipeline_of, show, train_teacher, train_vae, unet
 from benchmarks.shapes.sizes import Sizes
@@ -85,14 +85,14 @@ class Domain:
     def _latents(self) -> dict[str, Tensor]:
         """Training images in latents; held-out ones as the VAE shows them, which no sampler of latents can pass."""
         training = render(self.sizes.images, 0)
-        held_out = render(self.sizes.samples, 1, held_out=True)
         return {
             "latents": self._encode(training.images),
             "labels": training.labels,
-            "held_out": self._decode(self._encode(held_out.images)).clamp(-1, 1),
-            "held_out_labels": held_out.labels,
-            "as_they_are": held_out.images,
+            "held_out": self._decode(self._encode(self._held_out().images)).clamp(-1, 1),
         }
+
+    def _held_out(self) -> Images:
+        return render(self.sizes.samples, 1, held_out=True)
 
     def _judge(self) -> dict[str, Tensor]:
         return train_judge(render(self.sizes.images, 2), self.sizes.classifier_steps).state_dict()
@@ -121,11 +121,11 @@ class Domain:
 
     def _compare(self, kept: dict[str, Tensor]) -> dict[str, Figures]:
         """Rows of the data and the teacher."""
-        some = slice(self.sizes.samples)
+        some, held_out = slice(self.sizes.samples), self._held_out()
         floor = self.evaluation(self._decode(kept["latents"][some]), kept["labels"][some])
         return {
             "training images": floor,
-            "held-out images without the VAE": self.evaluation(kept["as_they_are"], kept["held_out_labels"]),
+            "held-out images without the VAE": self.evaluation(held_out.images, held_out.labels),
             **self.judged(self.teacher, noise_levels(), (self.sizes.teacher_steps, *reversed(STEPS)), "teacher"),
             **self.judged(self.start, student_scheduler(self.family), STEPS, "start"),
         }

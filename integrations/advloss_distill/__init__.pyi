@@ -44,6 +44,7 @@ from ._renoising import Renoising as Renoising
 from ._renoising import UniformRenoising as UniformRenoising
 from ._score import ScoreDistillation as ScoreDistillation
 from ._score import score_distillation as score_distillation
+from ._sharded import shard_teacher as shard_teacher
 from ._simulation import BackwardSimulation as BackwardSimulation
 from ._simulation import Conditions as Conditions
 from ._simulation import Data as Data

@@ -1,4 +1,4 @@
-"""A student whose weights are spread over processes (FSDP2): gathered to be saved, and spread again to go on."""
+"""Weights that are spread over processes (FSDP2): a student's, gathered to be saved and spread again, and a teacher's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from advloss import OptionError
+from advloss_distill._blocks import block_names
+from advloss_distill._family import Family
 
 
 def is_sharded(accelerator: Any) -> bool:
@@ -24,6 +27,24 @@ def is_sharded(accelerator: Any) -> bool:
     if not accelerator.is_fsdp2:
         raise OptionError("FSDP version 1 flattens parameters: set fsdp_version: 2 in Accelerate's configuration")
     return True
+
+
+def shard_teacher(family: Family, teacher: nn.Module) -> None:
+    """Spread a frozen teacher's weights over all processes, and gather them block by block while it runs.
+
+    Call it in every process, with the teacher on its device, after all that copies it (`build_method`). It is in no list of
+    Accelerate's then, and in no checkpoint; the student may be sharded or whole.
+
+    Raises:
+        OptionError: there is one process alone, or the teacher is trained.
+    """
+    if any(parameter.requires_grad for parameter in teacher.parameters()):
+        raise OptionError("the teacher is not frozen: call teacher.requires_grad_(False) before it is sharded")
+    if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        raise OptionError("a teacher is sharded over several processes, and there is one: use accelerate launch")
+    for name in block_names(teacher, family.blocks):
+        fully_shard(teacher.get_submodule(name))
+    fully_shard(teacher)
 
 
 @final

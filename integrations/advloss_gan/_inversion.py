@@ -63,10 +63,13 @@ def invert(
 
     Raises:
         OptionError: a space that the generator does not have, or a number below 1.
-        InputError: images of another shape than the generator's, or not as many labels as images.
+        InputError: images of another shape than the generator's, or with values that are not finite, or not as many
+            labels as images.
     """
     if steps < 1 or candidates < 1:
         raise OptionError(f"steps={steps!r}, candidates={candidates!r}: give whole numbers, 1 or more")
+    if not bool(images.isfinite().all()):
+        raise InputError("images have values that are not finite; nothing is near to them")
     if labels is not None and labels.shape != images.shape[:1]:
         raise InputError(f"{len(images)} images have labels of shape {tuple(labels.shape)}; give one for each")
     if space not in ("z", "w", "w+"):

@@ -249,6 +249,12 @@ def test_prepare_returns_the_adversary_and_keeps_its_tensors(make_accelerator: M
     assert isinstance(adversary.generator_loss(images()), Tensor)
 
 
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")], ids=str)
+def test_a_device_is_nothing_to_prepare_for(device: Any) -> None:
+    with pytest.raises(advloss.OptionError, match="a device goes to `to`"):
+        make_adversary().prepare(device)
+
+
 class Recording(Runtime):
     """Keeps the dtypes of its reductions."""
 

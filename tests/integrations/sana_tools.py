@@ -15,12 +15,15 @@ from advloss_distill import (
     Renoising,
     TeacherDiscriminator,
     sampling_paths,
+    shard_teacher,
     spread,
     student_scheduler,
 )
 
 
-def distillation_of(accelerator: Accelerator, kind: str, *, checkpointing: bool = False) -> Distillation:
+def distillation_of(
+    accelerator: Accelerator, kind: str, *, checkpointing: bool = False, teacher_too: bool = False
+) -> Distillation:
     pipeline, family = tiny_family("sana", renoising=Renoising())
     teacher = pipeline.transformer
     student = family.adapted(teacher, rank=2) if kind == "adapter" else family.student(teacher)
@@ -29,6 +32,8 @@ def distillation_of(accelerator: Accelerator, kind: str, *, checkpointing: bool 
     data = LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6))
     paths = sampling_paths(student_scheduler(family))
     adversary = advloss.Adversary(TeacherDiscriminator(family, teacher, data.told, width=8), loss="hinge")
+    if teacher_too:
+        shard_teacher(family, teacher.requires_grad_(False))
     made = Distillation(
         family,
         teacher,

@@ -1,6 +1,6 @@
 """Run by test_distill_sharded in two processes: a student whole (DDP), sharded (FSDP2), and sharded, saved and resumed.
 
-Also both with two batches an iteration, and in bfloat16 with gradient checkpointing.
+Also both with two batches an iteration, in bfloat16 with gradient checkpointing, and with the teacher sharded, too.
 
 Accelerate gives the CPU no FSDP, it falls back to DDP in silence. FSDP2 itself works on gloo: its type is set here by hand.
 """
@@ -21,10 +21,12 @@ from torch.distributed.tensor import DTensor
 
 from advloss_distill import Distillation
 
-VARIANTS: tuple[tuple[str, dict[str, Any], bool], ...] = (
-    ("accumulated", {"gradient_accumulation_steps": 2}, False),
-    ("bfloat16", {"mixed_precision": "bf16"}, True),
-)
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
+    "accumulated": ({"gradient_accumulation_steps": 2}, {}),
+    "bfloat16": ({"mixed_precision": "bf16"}, {"checkpointing": True}),
+    "teacher": ({}, {"teacher_too": True}),
+}
+"""Options of the accelerator, and of the run."""
 out, told = Path(sys.argv[1]), {}
 
 
@@ -41,18 +43,18 @@ def sharding(**options: Any) -> Accelerator:
 
 
 def tell(name: str, made: Distillation) -> None:
-    parameters = list(made.student.parameters())
+    parameters, teacher = list(made.student.parameters()), list(made.teacher.parameters())
     told[name] = {
         "student": made.averaged_student().state_dict(),
         "discriminator": {n: v.clone() for n, v in made.adversary.discriminator.state_dict().items()},
         "sharded": sum(isinstance(parameter, DTensor) for parameter in parameters) / len(parameters),
         "held": sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters),
-        "teacher": sum(isinstance(parameter, DTensor) for parameter in made.teacher.parameters()),
+        "teacher": sum(isinstance(parameter, DTensor) for parameter in teacher) / len(teacher),
     }
 
 
-def train(accelerator: Accelerator, name: str, kind: str, *, checkpointing: bool = False) -> None:
-    made: Any = distillation_of(accelerator, kind, checkpointing=checkpointing)
+def train(accelerator: Accelerator, name: str, kind: str, **options: bool) -> None:
+    made: Any = distillation_of(accelerator, kind, **options)
     made.run(3)
     tell(name, made)
 
@@ -69,10 +71,10 @@ for kind in ("whole", "adapter"):
     resumed.load(out / kind)
     resumed.run(3)
     tell(f"resumed {kind}", resumed)
-for name, options, checkpointing in VARIANTS:
+for name, (options, more) in VARIANTS.items():
     for way, made in (("ddp", functools.partial(Accelerator, cpu=True)), ("fsdp", sharding)):
         AcceleratorState._reset_state(reset_partial_state=False)
         accelerator = made(**options)
-        train(accelerator, f"{way} {name}", "whole", checkpointing=checkpointing)
+        train(accelerator, f"{way} {name}", "whole", **more)
 torch.save(told, out / f"rank{accelerator.process_index}.pt")
 accelerator.end_training()

@@ -10,8 +10,10 @@ import gloo
 import pytest
 import torch
 from distill_tools import differences
+from pipeline_tools import tiny_family
 
 from advloss import OptionError
+from advloss_distill import shard_teacher
 from advloss_distill._sharded import is_sharded
 
 SCRIPT = Path(__file__).with_name("sharded_two_processes.py")
@@ -46,6 +48,24 @@ def test_a_sharded_student_resumes_bit_by_bit(ranks: list[dict[str, Any]], kind:
         assert one["held"] == other["held"]
         assert not differences(one["student"], other["student"])
         assert not differences(one["discriminator"], other["discriminator"])
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_with_a_sharded_teacher_a_student_learns_the_same(ranks: list[dict[str, Any]], way: str) -> None:
+    one, other, reference = ranks[0][f"{way} teacher"], ranks[1][f"{way} teacher"], ranks[0]["ddp whole"]
+    assert one["teacher"] == other["teacher"] == 1
+    assert one["sharded"] == (way == "fsdp")
+    assert not differences(one["student"], other["student"])
+    for part in ("student", "discriminator"):
+        torch.testing.assert_close(one[part], reference[part], rtol=1e-3, atol=1e-5)
+
+
+def test_a_teacher_is_sharded_over_processes() -> None:
+    pipeline, family = tiny_family("sana")
+    with pytest.raises(OptionError, match="there is one: use accelerate launch"):
+        shard_teacher(family, pipeline.transformer.requires_grad_(False))
+    with pytest.raises(OptionError, match="the teacher is not frozen"):
+        shard_teacher(family, pipeline.transformer.requires_grad_(True))
 
 
 def test_in_bfloat16_with_checkpointing_a_sharded_student_learns_about_the_same(ranks: list[dict[str, Any]]) -> None:

@@ -93,6 +93,8 @@ def test_what_cannot_be_inverted():
         invert(MLPGenerator(num_classes=2), torch.zeros(1, 2), latent_features=16, labels=torch.tensor([0, 1]))
     with pytest.raises(InputError, match="the generator makes"):
         invert(Rotation(), torch.zeros(1, 1, 4, 4), latent_features=4)
+    with pytest.raises(InputError, match="not finite"):
+        invert(MLPGenerator(), torch.full((1, 2), torch.nan), latent_features=16)
     with pytest.raises(InputError, match=r"takes \(N, 16\)"):
         invert(MLPGenerator(), torch.zeros(1, 2), latent_features=4)
 
