@@ -104,6 +104,11 @@ class Distillation:
             raise OptionError("there is neither an adversary nor a teacher's term: give one, or a distillation_weight")
         if not 0 <= misaligned <= 1:
             raise OptionError(f"misaligned={misaligned}: give a share of the batch from 0 to 1")
+        if misaligned and getattr(getattr(adversary, "loss", None), "paired", False):
+            raise OptionError(
+                f"misaligned={misaligned} adds fakes, and a {type(adversary.loss).__name__} compares as many fakes as real "  # type: ignore[union-attr]
+                "samples: leave it out, or take a loss that is not paired, such as hinge"
+            )
         if discriminator_steps < 1:
             raise OptionError(f"discriminator_steps={discriminator_steps}: give 1 or more")
         self.accelerator = accelerator

@@ -20,9 +20,10 @@ FREQUENCIES = 32
 class NoisedHeads(nn.Module, ABC):
     """Samples are noised, run through a network, and judged after some of its blocks.
 
-    Logits are a list of `(N, L)`, one a block: a head is a 1x1 convolution, group norm and a leaky ReLU on the block's
-    tokens (which have seen each other in the network), told noise level, prompt and the student's step by projection. The
-    noise comes with the condition: build the family with ``renoising=Renoising()``.
+    Logits are a list of `(N, L)`, one a block: a head is a layer norm and two dense layers on each of the block's tokens
+    (which have seen each other in the network), told noise level, prompt and the student's step by projection. The norm is a
+    token's own: one over all tokens would hide how bright a sample is. The noise comes with the condition: build the family
+    with ``renoising=Renoising()``.
     """
 
     dims = 2
@@ -105,9 +106,11 @@ class _Head(nn.Module):
     def __init__(self, channels: int, width: int, told: int, num_classes: int | None, num_steps: int | None) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv1d(channels, width, 1), nn.GroupNorm(math.gcd(8, width, width // 4) or 1, width), nn.LeakyReLU(0.2)
+            nn.LayerNorm(channels),
+            *(nn.Linear(channels, width), nn.LeakyReLU(0.2)),
+            *(nn.Linear(width, width), nn.LeakyReLU(0.2)),
         )
-        self.logit = nn.Conv1d(width, 1, 1)
+        self.logit = nn.Linear(width, 1)
         self.level = nn.Linear(2 * FREQUENCIES, width)
         self.text = nn.Linear(told, width) if told and num_classes is None else None
         self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
@@ -116,7 +119,7 @@ class _Head(nn.Module):
     def forward(
         self, tokens: Tensor, level: Tensor, text: Tensor | None, labels: Tensor | None, steps: Tensor | None = None
     ) -> Tensor:
-        h = self.body(tokens)
+        h = self.body(tokens.transpose(1, 2))
         angles = (
             level.to(h.dtype).unsqueeze(1) * math.pi * torch.arange(1, FREQUENCIES + 1, device=h.device, dtype=h.dtype)
         )
@@ -127,4 +130,4 @@ class _Head(nn.Module):
             told = told + self.classes(labels)
         if self.steps is not None:
             told = told + self.steps(steps)
-        return self.logit(h).squeeze(1) + torch.einsum("ncl,nc->nl", h, told) / math.sqrt(h.shape[1])
+        return self.logit(h).squeeze(2) + torch.einsum("nlc,nc->nl", h, told) / math.sqrt(h.shape[2])

@@ -243,6 +243,18 @@ def test_r1_in_three_forms(method: str, r1_method: str, accelerator: Accelerator
     assert (HeadR1.__name__ in kinds) == own
 
 
+@pytest.mark.parametrize("method", ["ladd", "add", "adversarial"])
+def test_another_loss_is_that_of_the_adversary(method: str, accelerator: Accelerator) -> None:
+    setup = tiny_setup("stable-diffusion")
+    distillation, built = tiny_method_run(method, setup, accelerator, loss="losses/relativistic")
+    seen: list[dict[str, float]] = []
+    distillation.run(2, lambda progress: seen.append(progress.as_dict()))
+    assert type(built.adversary.loss).__name__ == "RelativisticPairing"
+    assert all(line["discriminator/real_accuracy"] == line["discriminator/fake_accuracy"] for line in seen)
+    with pytest.raises(OptionError, match="a RelativisticPairing compares as many fakes as real"):
+        tiny_method_run(method, setup, accelerator, loss="losses/relativistic", misaligned=0.5)
+
+
 def test_r1_on_head_inputs_needs_heads() -> None:
     with pytest.raises(CombinationError, match="ProjectionDiscriminator has no heads on features"):
         build_method("adversarial", tiny_setup("stable-diffusion"), **NEEDS["adversarial"], r1_method="head-inputs")

@@ -13,7 +13,7 @@ from method_tools import NEEDS, tiny_setup
 from pipeline_tools import FAMILIES, POOLED, TEXT, tiny_conditions, tiny_family
 from test_distill_families import Latents
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, group_norm, leaky_relu
+from torch.nn.functional import leaky_relu
 
 import advloss
 from advloss import InputError, OptionError
@@ -87,11 +87,13 @@ def test_features_are_what_the_blocks_put_out() -> None:
         pooled = pooled / condition["prompt_attention_mask"].sum(1, keepdim=True)
         for block, head, found in zip(teacher.transformer_blocks, discriminator.heads, logits, strict=True):
             h = block(h, encoder_hidden_states=text, encoder_attention_mask=mask, timestep=timestep)
-            z = conv1d(h.transpose(1, 2), head.body[0].weight, head.body[0].bias)
-            z = leaky_relu(group_norm(z, 2, head.body[1].weight, head.body[1].bias), 0.2)
+            norm, first, second = head.body[0], head.body[1], head.body[3]
+            z = (h - h.mean(2, keepdim=True)) / (h.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
+            z = leaky_relu((z * norm.weight + norm.bias) @ first.weight.T + first.bias, 0.2)
+            z = leaky_relu(z @ second.weight.T + second.bias, 0.2)
             angles = (t / 999)[:, None] * torch.pi * torch.arange(1, 33)
             e = head.level(torch.cat([angles.sin(), angles.cos()], 1)) + head.text(pooled)
-            expected = (z * head.logit.weight[0]).sum(1) + head.logit.bias + (z * e[..., None]).sum(1) / 8**0.5
+            expected = (z * head.logit.weight[0]).sum(2) + head.logit.bias + (z * e[:, None]).sum(2) / 8**0.5
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -100,7 +102,7 @@ def test_noise_level_and_prompt_matter_to_the_heads(name: str) -> None:
     _, _, discriminator = built(name)
     head = discriminator.heads[0]
     size = {"stable-diffusion": TEXT, "flux": POOLED, "dit": 0}[name]
-    tokens, level = torch.randn(2, head.body[0].in_channels, 4), torch.tensor([0.2, 0.7])
+    tokens, level = torch.randn(2, head.body[1].in_features, 4), torch.tensor([0.2, 0.7])
     text = torch.randn(2, size) if size else None
     labels = None if size else torch.tensor([3, 5])
     logits = head(tokens, level, text, labels)

@@ -7,7 +7,7 @@ from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import ImageEmbedding, Pixels
 from advloss_distill._score import ScoreDistillation, Weights
 from advloss_distill.methods._ladd import ADAM
-from advloss_distill.methods._setup import Method, Named, Setup, created
+from advloss_distill.methods._setup import Loss, Method, Named, Setup, created
 
 DINO: Named = ("timm/dino", {"backbone": "vit_small_patch14_dinov2.lvd142m", "resolution": 518})
 UNWANTED = "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
@@ -17,6 +17,7 @@ def add(
     setup: Setup,
     *,
     discriminator: Named = DINO,
+    loss: Loss = ("losses/hinge", {"scales": "sum"}),
     score_weights: Weights = "exponential",
     distillation_weight: float = 2.5,
     guidance: float | None = None,
@@ -31,6 +32,7 @@ def add(
 
     Args:
         discriminator: on frozen features of images.
+        loss: by name, or with options.
         score_weights: ``"exponential"``, ``"sds"`` or ``"nfsd"``, the paper's final one.
         guidance: of the teacher in the term; default none, and 7.5 for NFSD, as its paper has it.
         image_condition: tell the heads an embedding of the real image, too, by the same backbone.
@@ -51,7 +53,7 @@ def add(
     judge = created(setup.told(discriminator, 3, crop or setup.family.resolution, simulation.num_steps, further))
     adversary = Adversary(
         judge,
-        loss=("losses/hinge", {"scales": "sum"}),
+        loss=loss,
         regularizers=r1(judge, r1_method, r1_weight),
         optimizer=setup.optimizer or ADAM,
     )

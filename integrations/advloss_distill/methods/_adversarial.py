@@ -9,15 +9,15 @@ from torch import Tensor
 from advloss import Adversary, OptionError
 from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import Pixels
-from advloss_distill.methods._ladd import ADAM
-from advloss_distill.methods._setup import Method, Named, Setup, created, spec_of
+from advloss_distill.methods._ladd import ADAM, HINGE
+from advloss_distill.methods._setup import Loss, Method, Named, Setup, created, spec_of
 
 
 def adversarial(
     setup: Setup,
     *,
     discriminator: Named = ("discriminators/projection", {}),
-    loss: str = "losses/hinge",
+    loss: Loss = HINGE,
     pixels: bool = False,
     crop: int | None = None,
     chunk: int | None = None,
@@ -29,7 +29,7 @@ def adversarial(
 
     Args:
         discriminator: its channels, sizes and conditions follow from the family where the catalogue tells them.
-        loss: by name; hinge has a gradient for fakes however far off they are.
+        loss: by name, or with options; hinge has a gradient for fakes however far off they are.
         pixels: judge decoded images in place of latents; `crop` and `chunk` are those of `Pixels`.
         misaligned: add this share of the real samples, with prompts of others, to the fakes.
         r1_weight: 1e-4 in GDD.

@@ -11,14 +11,16 @@ from advloss import Adversary
 from advloss_distill._head_r1 import r1
 from advloss_distill._renoising import Renoising
 from advloss_distill._teacher_discriminator import TeacherDiscriminator
-from advloss_distill.methods._setup import Method, Setup
+from advloss_distill.methods._setup import Loss, Method, Setup
 
+HINGE = "losses/hinge"
 ADAM = functools.partial(torch.optim.AdamW, lr=1e-4, betas=(0.0, 0.99))
 
 
 def ladd(
     setup: Setup,
     *,
+    loss: Loss = HINGE,
     renoise: Sequence[float] = (1.0, 1.0),
     blocks: Sequence[int] | None = None,
     misaligned: float = 0.0,
@@ -29,6 +31,7 @@ def ladd(
     """Backward simulation (arXiv:2405.14867) takes the place of noised data, unless `setup` says otherwise.
 
     Args:
+        loss: by name, or with options. The relativistic one pairs samples of one condition, and loses less variety.
         renoise: mean and deviation of the noise level's logit.
         blocks: of the teacher that are judged; None takes all.
         misaligned: add this share of the real samples, with prompts of others, to the fakes.
@@ -37,7 +40,9 @@ def ladd(
     simulation = setup.inputs(backward=True)
     return Method(
         student=setup.student(),
-        adversary=teacher_adversary(setup, renoise, blocks, r1_method, r1_weight, num_steps=simulation.num_steps),
+        adversary=teacher_adversary(
+            setup, renoise, blocks, r1_method, r1_weight, num_steps=simulation.num_steps, loss=loss
+        ),
         simulation=simulation,
         distillation_weight=distillation_weight,
         further={"misaligned": misaligned},
@@ -53,8 +58,9 @@ def teacher_adversary(
     weight: float = 1.0,
     *,
     num_steps: int,
+    loss: Loss = HINGE,
 ) -> Adversary:
-    """LADD's: hinge on heads after the teacher's blocks. The family draws noise by `renoise` from now on."""
+    """LADD's: heads after the teacher's blocks. The family draws noise by `renoise` from now on."""
     setup.family.renoising = Renoising(*renoise)
     discriminator = TeacherDiscriminator(
         setup.family,
@@ -66,7 +72,7 @@ def teacher_adversary(
     )
     return Adversary(
         discriminator,
-        loss="losses/hinge",
+        loss=loss,
         regularizers=r1(discriminator, r1_method, r1_weight, every=4),
         optimizer=setup.optimizer or ADAM,
         weight=weight,

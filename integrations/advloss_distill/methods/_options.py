@@ -15,6 +15,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--method", choices=METHODS, default="ladd", help="(default: %(default)s)")
     add("--discriminator", help="add, adversarial: as name:option=value, for example dino:backbone=NAME")
+    add("--loss", help="ladd, add, adversarial: by name, as name or name:option=value (default: hinge)")
     add("--pixels", action="store_true", default=None, help="adversarial: judge decoded images")
     add("--crop", type=int, help="side of a window of decoded images, in pixels")
     add("--chunk", type=int, help="samples that are decoded at once")
@@ -41,15 +42,15 @@ def method_options(options: argparse.Namespace) -> dict[str, Any]:
     """Those that were given, for `build_method`, which refuses what the method does not take.
 
     Raises:
-        OptionError: the discriminator cannot be read.
+        OptionError: the discriminator or the loss cannot be read.
         PluginError: its file or module cannot be loaded.
     """
     parser = argparse.ArgumentParser()
     add_method_options(parser)
     names = [name for name in vars(parser.parse_args([])) if name != "method"]
     found = {name: value for name in names if (value := getattr(options, name)) is not None}
-    if "discriminator" in found:
-        found["discriminator"] = parse_component(found["discriminator"])
+    for name in {"discriminator", "loss"} & found.keys():
+        found[name] = parse_component(found[name])
     if "guidance" in found and not options.method.startswith("lcm"):
         if len(found["guidance"]) > 1:
             raise OptionError(f"--guidance {found['guidance']}: {options.method} takes one scale; a range is for lcm")

@@ -19,6 +19,8 @@ from advloss_distill._term import Term
 
 Named = tuple[Any, dict[str, Any]]
 """A discriminator, by name or class, and its options: what `advloss.parse_component` returns."""
+Loss = str | tuple[str, dict[str, Any]]
+"""A loss, by name, or with its options."""
 
 
 @dataclass(frozen=True, kw_only=True)
