@@ -184,8 +184,9 @@ def test_a_prompt_that_is_the_same_makes_no_fake() -> None:
 
 
 def test_the_discriminator_gets_them_as_fakes_and_the_student_does_not(accelerator: Accelerator) -> None:
-    distillation = tiny_distillation(accelerator, paths=((999,),), counts={(999,): 8}, misaligned=0.5)
-    distillation.adversary = Recorded(TinyJudge(), loss="hinge").prepare(accelerator)
+    distillation = tiny_distillation(accelerator, paths=((999,),), counts={(999,): 8})
+    distillation.adversary = Recorded(TinyJudge(), loss="hinge").prepare(accelerator)  # its own is paired
+    distillation.misaligned = 0.5
     given: list[Any] = []
     own = distillation.adversary.discriminator_step
     distillation.adversary.discriminator_step = lambda *a, **k: given.append((a, k)) or own(*a, **k)  # type: ignore
