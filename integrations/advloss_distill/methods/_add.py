@@ -7,7 +7,7 @@ from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import ImageEmbedding, Pixels
 from advloss_distill._score import ScoreDistillation, Weights
 from advloss_distill.methods._ladd import ADAM
-from advloss_distill.methods._setup import Loss, Method, Named, Setup, created
+from advloss_distill.methods._setup import Method, Named, NamedLoss, Setup, created
 
 DINO: Named = ("timm/dino", {"backbone": "vit_small_patch14_dinov2.lvd142m", "resolution": 518})
 UNWANTED = "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
@@ -17,7 +17,7 @@ def add(
     setup: Setup,
     *,
     discriminator: Named = DINO,
-    loss: Loss = ("losses/hinge", {"scales": "sum"}),
+    loss: NamedLoss = ("losses/hinge", {"scales": "sum"}),
     score_weights: Weights = "exponential",
     distillation_weight: float = 2.5,
     guidance: float | None = None,

@@ -10,14 +10,14 @@ from advloss import Adversary, OptionError
 from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import Pixels
 from advloss_distill.methods._ladd import ADAM, HINGE
-from advloss_distill.methods._setup import Loss, Method, Named, Setup, created, spec_of
+from advloss_distill.methods._setup import Method, Named, NamedLoss, Setup, created, spec_of
 
 
 def adversarial(
     setup: Setup,
     *,
     discriminator: Named = ("discriminators/projection", {}),
-    loss: Loss = HINGE,
+    loss: NamedLoss = HINGE,
     pixels: bool = False,
     crop: int | None = None,
     chunk: int | None = None,

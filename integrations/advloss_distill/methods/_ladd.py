@@ -11,7 +11,7 @@ from advloss import Adversary
 from advloss_distill._head_r1 import r1
 from advloss_distill._renoising import Renoising
 from advloss_distill._teacher_discriminator import TeacherDiscriminator
-from advloss_distill.methods._setup import Loss, Method, Setup
+from advloss_distill.methods._setup import Method, NamedLoss, Setup
 
 HINGE = "losses/hinge"
 ADAM = functools.partial(torch.optim.AdamW, lr=1e-4, betas=(0.0, 0.99))
@@ -20,7 +20,7 @@ ADAM = functools.partial(torch.optim.AdamW, lr=1e-4, betas=(0.0, 0.99))
 def ladd(
     setup: Setup,
     *,
-    loss: Loss = HINGE,
+    loss: NamedLoss = HINGE,
     renoise: Sequence[float] = (1.0, 1.0),
     blocks: Sequence[int] | None = None,
     misaligned: float = 0.0,
@@ -31,7 +31,7 @@ def ladd(
     """Backward simulation (arXiv:2405.14867) takes the place of noised data, unless `setup` says otherwise.
 
     Args:
-        loss: by name, or with options. The relativistic one pairs samples of one condition, and loses less variety.
+        loss: by name, or with options; the relativistic one compares real and fake samples of one condition.
         renoise: mean and deviation of the noise level's logit.
         blocks: of the teacher that are judged; None takes all.
         misaligned: add this share of the real samples, with prompts of others, to the fakes.
@@ -58,7 +58,7 @@ def teacher_adversary(
     weight: float = 1.0,
     *,
     num_steps: int,
-    loss: Loss = HINGE,
+    loss: NamedLoss = HINGE,
 ) -> Adversary:
     """LADD's: heads after the teacher's blocks. The family draws noise by `renoise` from now on."""
     setup.family.renoising = Renoising(*renoise)

@@ -19,7 +19,7 @@ from advloss_distill._term import Term
 
 Named = tuple[Any, dict[str, Any]]
 """A discriminator, by name or class, and its options: what `advloss.parse_component` returns."""
-Loss = str | tuple[str, dict[str, Any]]
+NamedLoss = str | tuple[str, dict[str, Any]]
 """A loss, by name, or with its options."""
 
 
