@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,13 @@ def _list(given: argparse.Namespace) -> None:
         raise UnknownComponentError(f"no {given.kind or 'component'} matches {given.pattern!r}")
 
 
+def _option(parameter: inspect.Parameter) -> tuple[str, str]:
+    """An option's name, and its default."""
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return f"**{parameter.name}", "further ones"
+    return parameter.name, "required" if parameter.default is parameter.empty else repr(parameter.default)
+
+
 def _show(given: argparse.Namespace) -> None:
     from advloss._create import load_target, options_of
 
@@ -106,7 +114,7 @@ def _show(given: argparse.Namespace) -> None:
         if row.status == OK:
             with redirect_stdout(sys.stderr):  # whatever its module prints
                 options = options_of(load_target(row)).values()
-            description["options"] = {p.name: "required" if p.default is p.empty else repr(p.default) for p in options}
+            description["options"] = dict(map(_option, options))
         shown.append(description)
     if given.json:
         print(json.dumps(shown, indent=2))

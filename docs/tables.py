@@ -57,7 +57,8 @@ def catalogue(_):
         for row in built_in(kind):
             options = {n: p for n, p in options_of(load_target(row)).items() if n != "self"}
             given = ", ".join(
-                f"`{n}={p.default!r}`" if p.default is not p.empty else f"`{n}`" for n, p in options.items()
+                f"`{n}={p.default!r}`" if p.default is not p.empty else f"`{str(p).partition(':')[0]}`"
+                for n, p in options.items()
             )
             lines += ["", f"### {kind} `{row.name}`" if _is_shared(row) else f"### `{row.name}`", "", row.summary]
             lines += ["", f"- options: {given or 'none'}", *(f"- {line}" for line in _declares(row.spec))]

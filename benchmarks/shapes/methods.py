@@ -15,7 +15,6 @@ from accelerate.utils import set_seed
 
 from advloss_distill import Distillation, family_of, sampling_paths, step_back, student_scheduler
 from advloss_distill.methods import Setup, build_method
-from benchmarks.shapes.data import WORDS
 from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Figures
 from benchmarks.shapes.models import cosine
@@ -24,16 +23,10 @@ BACK = 0.35  # of the way to where a student started, in the end (docs/distillat
 RELATIVISTIC = "losses/relativistic"
 TRUNK = {"architecture": "convolutional", "norm": "none"}
 ON_LATENTS = ("discriminators/projection", {**TRUNK, "width": 32})
-# on squares of 4 x 4 pixels, for a sixth of the time; what it is told is told through
+# on squares of 4 x 4 pixels, for a sixth of the time
 ON_IMAGES = (
     "discriminators/pixel-unshuffle",
-    {
-        "factor": 4,
-        "discriminator": (
-            "discriminators/projection",
-            {**TRUNK, "width": 48, "resolution": 8, "condition_features": WORDS, "num_steps": 5},
-        ),
-    },
+    {"factor": 4, "discriminator": ("discriminators/projection", {**TRUNK, "width": 48})},
 )
 
 

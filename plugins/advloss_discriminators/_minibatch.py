@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from advloss import Condition, Logits, OptionError
 from advloss_discriminators._embedding import ConditionEmbedding
-from advloss_discriminators._options import check_positive, take_over
+from advloss_discriminators._options import check_positive, parse_wrapped, take_over
 
 
 @final
@@ -54,6 +54,7 @@ class MinibatchDiscriminator(nn.Module):
         discriminator: a name, a ``(name, options)`` pair, or a module.
         kernels, kernel_features: of the layer.
         layer: name of the layer whose input is compared; default: the last one that has weights.
+        options: further ones of a discriminator by name.
     """
 
     batch_coupled = True
@@ -65,9 +66,10 @@ class MinibatchDiscriminator(nn.Module):
         kernels: int = 32,
         kernel_features: int = 5,
         layer: str | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.inner = _build(discriminator)
+        self.inner = _build(discriminator, options)
         take_over(self, self.inner)
         self.layer = layer or _last_layer(self.inner)
         weight = getattr(dict(self.inner.named_modules()).get(self.layer), "weight", None)
@@ -95,12 +97,12 @@ def _add(logits: Tensor, shift: Tensor) -> Tensor:
     return logits + shift.view(-1, *[1] * (logits.ndim - 1))
 
 
-def _build(given: Any) -> nn.Module:
+def _build(given: Any, further: Mapping[str, Any]) -> nn.Module:
     from advloss import create_discriminator  # here, as the catalogue is needed only here
 
-    if isinstance(given, nn.Module):
+    if isinstance(given, nn.Module) and not further:
         return given
-    name, options = (given, {}) if isinstance(given, str) else given
+    name, options = parse_wrapped(given, further)
     return create_discriminator(name, **options)
 
 

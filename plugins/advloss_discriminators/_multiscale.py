@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d
 
 from advloss import Condition, InputError, OptionError, as_scales
-from advloss_discriminators._options import check_positive, take_over
+from advloss_discriminators._options import check_positive, parse_wrapped, take_over
 
 Make = Callable[[], nn.Module]
 _POOL: dict[int, Callable[..., Tensor]] = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
@@ -27,14 +27,22 @@ class MultiscaleDiscriminator(nn.Module):
         discriminator: a name, a ``(name, options)`` pair, or a callable without arguments that returns a new
             module; called once a scale.
         scales: number of levels, the full resolution among them.
+        options: further ones of a discriminator by name.
     """
 
     def __init__(
-        self, *, discriminator: str | tuple[str, Mapping[str, Any]] | Make = "discriminators/patch", scales: int = 3
+        self,
+        *,
+        discriminator: str | tuple[str, Mapping[str, Any]] | Make = "discriminators/patch",
+        scales: int = 3,
+        **options: Any,
     ) -> None:
         super().__init__()
         check_positive(scales=scales)
-        levels = _from_callable(discriminator, scales) if callable(discriminator) else _by_name(discriminator, scales)
+        if callable(discriminator) and not options:
+            levels = _from_callable(discriminator, scales)
+        else:
+            levels = _by_name(*parse_wrapped(discriminator, options), scales)
         self.levels = nn.ModuleList(levels)
         first, last = levels[0], levels[-1]
         if getattr(first, "dims", None) == 0:
@@ -92,23 +100,12 @@ def _from_callable(make: Make, scales: int) -> list[nn.Module]:
     return levels
 
 
-def _by_name(discriminator: Any, scales: int) -> list[nn.Module]:
+def _by_name(name: str, options: Mapping[str, Any], scales: int) -> list[nn.Module]:
     from advloss import create_discriminator  # here, as the catalogue is needed only here
 
-    name, options = (discriminator, {}) if isinstance(discriminator, str) else _pair(discriminator)
     levels = [create_discriminator(name, **options)]
     for _ in range(scales - 1):
         resolution = getattr(levels[-1], "resolution", None)
         changes = {} if resolution is None else {"resolution": (cast(int, resolution) + 1) // 2}
         levels.append(create_discriminator(name, **{**options, **changes}))
     return levels
-
-
-def _pair(given: Any) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        name, options = given
-        if isinstance(name, str) and isinstance(options, Mapping):
-            return name, options
-    raise OptionError(
-        f"discriminator={given!r}: give a name, a (name, options) pair, or a callable that makes a module"
-    )

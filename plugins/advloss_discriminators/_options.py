@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -62,3 +62,24 @@ def take_over(module: nn.Module, inner: nn.Module) -> None:
     for name in _TAKES:
         if hasattr(inner, name):
             setattr(module, name, getattr(inner, name))
+
+
+def parse_wrapped(discriminator: Any, further: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and options of the discriminator that another one wraps, with `further` ones, which the wrapper was given for it.
+
+    Raises:
+        OptionError: it is not by name, or has an option twice.
+    """
+    pair = (discriminator, {}) if isinstance(discriminator, str) else discriminator
+    if not (
+        isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], Mapping)
+    ):
+        raise OptionError(
+            f"discriminator={discriminator!r}: give a name or a (name, options) pair"
+            + (f"; {', '.join(further)} can be given to no other kind" if further else "")
+        )
+    name, options = pair
+    twice = sorted(options.keys() & further.keys())
+    if twice:
+        raise OptionError(f"{', '.join(twice)}: given to {name!r} and beside it; give it once")
+    return name, {**options, **further}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_unshuffle
 
 from advloss import Condition, InputError, Logits, OptionError
-from advloss_discriminators._options import check_positive
+from advloss_discriminators._options import check_positive, parse_wrapped
 
 _TAKES = ("num_classes", "condition_features", "num_steps")
 
@@ -28,6 +28,7 @@ class PixelUnshuffleDiscriminator(nn.Module):
         factor: how many times smaller the sides become.
         in_channels: channels of the images.
         condition_channels: channels of an image condition of the samples' size; 0 for none.
+        options: further ones of the discriminator; a `resolution` that is given here is that of the images.
     """
 
     dims = 2
@@ -39,6 +40,7 @@ class PixelUnshuffleDiscriminator(nn.Module):
         factor: int = 2,
         in_channels: int = 3,
         condition_channels: int = 0,
+        **options: Any,
     ) -> None:
         super().__init__()
         from advloss import create_discriminator  # here, as the catalogue is needed only here
@@ -46,11 +48,14 @@ class PixelUnshuffleDiscriminator(nn.Module):
         check_positive(factor=factor, in_channels=in_channels)
         if condition_channels != 0:
             check_positive(condition_channels=condition_channels)
-        name, options = _parse(discriminator)
-        channels = {"in_channels": in_channels * factor**2}
+        if "resolution" in options:
+            check_positive(resolution=options["resolution"])
+            options["resolution"] = -(-options["resolution"] // factor)
+        name, inner = parse_wrapped(discriminator, options)
+        inner["in_channels"] = in_channels * factor**2
         if condition_channels:
-            channels["condition_channels"] = condition_channels * factor**2
-        self.discriminator = create_discriminator(name, **{**options, **channels})
+            inner["condition_channels"] = condition_channels * factor**2
+        self.discriminator = create_discriminator(name, **inner)
         if getattr(self.discriminator, "dims", 2) != 2:
             raise OptionError(f"discriminator={discriminator!r} takes no images: give one that does, such as 'patch'")
         self.in_channels, self.condition_channels, self.factor = in_channels, condition_channels, factor
@@ -83,13 +88,3 @@ class PixelUnshuffleDiscriminator(nn.Module):
         height, width = images.shape[2:]
         images = pad(images, (0, -width % self.factor, 0, -height % self.factor), mode="replicate")
         return pixel_unshuffle(images, self.factor)
-
-
-def _parse(given: Any) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(given, str):
-        return given, {}
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        name, options = given
-        if isinstance(name, str) and isinstance(options, Mapping):
-            return name, options
-    raise OptionError(f"discriminator={given!r}: give a name or a (name, options) pair")

@@ -110,12 +110,13 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             summary="Any image discriminator, on squares of pixels turned into channels; for large images.",
             paper=_ESPCN,
             smallest=47,
-            conditions=("image",),
+            conditions=("class", "vector", "image", "time"),
             batch_coupled=True,
             examples=(
                 {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1})},
                 {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1}), "condition_channels": 1},
                 {"discriminator": ("discriminators/unet", {"width": 2}), "factor": 3},
+                {"discriminator": ("discriminators/projection", _PROJECTED)},
             ),
         ),
         DiscriminatorSpec(

@@ -64,6 +64,9 @@ def test_show_knows_every_component(kind: str, capsys: pytest.CaptureFixture[str
 
 
 def test_show_gives_options_and_declarations(capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = as_json(capsys, "show", "discriminators/multiscale")
+    assert shown["options"]["scales"] == "3"
+    assert shown["options"]["**options"] == "further ones"
     (shown,) = as_json(capsys, "show", "r1")
     assert shown["options"]["weight"] == "10.0"
     assert shown["declares"]["second_order"] is True

@@ -18,6 +18,7 @@ from method_tools import GUIDED, NEEDS, tiny_method_run, tiny_setup
 from pipeline_tools import FAMILIES, tiny_conditions
 
 from advloss import CombinationError, FeatureDiscriminator, OptionError
+from advloss_discriminators import MultiscaleDiscriminator, ProjectionDiscriminator
 from advloss_distill import (
     AnyTimestep,
     BackwardSimulation,
@@ -280,6 +281,51 @@ def test_the_image_condition_is_told(accelerator: Accelerator) -> None:
 
 def test_a_discriminator_that_takes_no_condition_is_told_nothing(accelerator: Accelerator) -> None:
     options = {"discriminator": ("patch", {"depth": 1, "width": 8, "norm": "none"})}
+    distillation, _ = tiny_method_run("adversarial", tiny_setup("stable-diffusion"), accelerator, **options)
+    distillation.run(1)
+
+
+SMALL = {"width": 8, "architecture": "convolutional", "norm": "none"}
+PROJECTION = ("discriminators/projection", SMALL)
+PATCH = ("patch", {"depth": 1, "width": 8, "norm": "none"})
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "sides"),
+    [
+        (("multiscale", {"discriminator": PROJECTION, "scales": 2}), [16, 8]),
+        ((MultiscaleDiscriminator, {"discriminator": PROJECTION, "scales": 2}), [16, 8]),
+        (("pixel-unshuffle", {"discriminator": PROJECTION}), [8]),
+        (("pixel-unshuffle", {"discriminator": (PROJECTION[0], {**SMALL, "resolution": 8, "num_steps": 9})}), [8]),
+        (("minibatch", {"discriminator": PROJECTION}), [16]),
+        (("pixel-unshuffle", {"discriminator": ("multiscale", {"discriminator": PROJECTION, "scales": 1})}), [8]),
+    ],
+)
+@pytest.mark.parametrize("method", ["add", "adversarial"])
+def test_what_a_discriminator_is_wrapped_in_lets_sizes_and_conditions_through(
+    method: str, discriminator: Any, sides: list[int], accelerator: Accelerator
+) -> None:
+    setup = tiny_setup("stable-diffusion")
+    options = {"discriminator": discriminator, "r1_method": "finite-difference"}
+    if method == "adversarial":
+        options["pixels"] = True
+    distillation, built = tiny_method_run(method, setup, accelerator, **options)
+    judges = [m for m in built.adversary.discriminator.modules() if isinstance(m, ProjectionDiscriminator)]
+    assert [judge.resolution for judge in judges] == sides
+    steps = discriminator[1]["discriminator"][1].get("num_steps", built.simulation.num_steps)
+    assert {judge.num_steps for judge in judges} == {steps}
+    assert {judge.condition_features for judge in judges} == {setup.family.text(setup.example).shape[1]}
+    distillation.run(1)
+
+
+@pytest.mark.parametrize(
+    "discriminator",
+    [("multiscale", {"discriminator": PATCH, "scales": 2}), ("pixel-unshuffle", {"discriminator": PATCH})],
+)
+def test_a_wrapped_discriminator_that_takes_no_condition_is_told_nothing(
+    discriminator: Any, accelerator: Accelerator
+) -> None:
+    options = {"discriminator": discriminator, "pixels": True}
     distillation, _ = tiny_method_run("adversarial", tiny_setup("stable-diffusion"), accelerator, **options)
     distillation.run(1)
 

@@ -10,7 +10,7 @@ from advloss import Adversary, OptionError
 from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import Pixels
 from advloss_distill.methods._ladd import ADAM, HINGE
-from advloss_distill.methods._setup import Method, Named, NamedLoss, Setup, created, spec_of
+from advloss_distill.methods._setup import Method, Named, NamedLoss, Setup, created, spec_of, wrapped
 
 
 def adversarial(
@@ -42,7 +42,7 @@ def adversarial(
         shown = Pixels(setup.family, setup.vae, crop=crop, chunk=chunk)
         channels, side = 3, crop or setup.family.resolution
     simulation = setup.inputs(backward=True)
-    spec = spec_of(discriminator)
+    spec = spec_of(wrapped(discriminator)[-1])
     if spec is not None and not {"class", "vector", "time"} & set(spec.conditions):
         if misaligned:
             raise OptionError(f"{discriminator[0]!r} is told of no prompt: misaligned ones mean nothing to it")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,11 +88,13 @@ class Setup:
     def told(self, component: Named, channels: int, resolution: int, steps: int, further: int = 0) -> Named:
         """`component` with the options that follow from what it will see: sizes, and the conditions that it can take.
 
+        Of one that is wrapped around another, its own options and the other's come first.
+
         Args:
             further: length of what comes beside the text's vector.
         """
-        name, options = component
-        spec = spec_of(component)
+        layers = wrapped(component)
+        spec = spec_of(layers[-1])
         if spec is None:
             return component
         text = self.family.text(self.example)
@@ -100,7 +104,10 @@ class Setup:
         follow = dict(kinds[kind] for kind in spec.conditions if kind in kinds)
         if spec.fixed_size:
             follow["resolution"] = resolution
-        return name, {"in_channels": channels, **{n: v for n, v in follow.items() if v is not None}, **options}
+        given = {option for _, options in layers for option in options}
+        follow = {n: v for n, v in {"in_channels": channels, **follow}.items() if v is not None and n not in given}
+        name, options = component
+        return name, {**follow, **options}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +126,32 @@ class Method:
         return {**{name: value for name, value in vars(self).items() if name != "further"}, **self.further}
 
 
+def wrapped(component: Named) -> list[Named]:
+    """`component`, the discriminator that is wrapped in it, by its option or that option's default, and so on inwards."""
+    layers = [component]
+    while True:
+        target, options = layers[-1]
+        spec = spec_of(layers[-1])
+        if spec is not None:
+            target = pkgutil.resolve_name(spec.target)
+        option = inspect.signature(target).parameters.get("discriminator") if callable(target) else None
+        inner = options.get("discriminator", option.default if option else None)
+        if isinstance(inner, str):
+            inner = (inner, {})
+        if not (isinstance(inner, (tuple, list)) and len(inner) == 2):
+            return layers
+        layers.append((inner[0], inner[1]))
+
+
 def spec_of(component: Named) -> DiscriminatorSpec | None:
-    """What the catalogue says about it; None of a class of one's own."""
-    rows = [row.spec for row in list_components("discriminator") if component[0] in (row.name, row.full_name)]
-    return rows[0] if rows and isinstance(rows[0], DiscriminatorSpec) else None
+    """What the catalogue says about it; None of a class that it does not have."""
+    named = component[0]
+    own = f"{named.__module__}:{named.__qualname__}" if isinstance(named, type) else None
+    for row in list_components("discriminator"):
+        spec = row.spec
+        if isinstance(spec, DiscriminatorSpec) and (named in (row.name, row.full_name) or own == spec.target):
+            return spec
+    return None
 
 
 def created(component: Named) -> nn.Module:
