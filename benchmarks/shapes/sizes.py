@@ -22,9 +22,9 @@ class Sizes:
     classifier_steps: int = 600
     vae_steps: int = 500
     teacher_iterations: int = 3000
-    trajectories: int = 3600
-    solver_steps: int = 20
-    start_iterations: int = 1500
+    trajectories: int = 5400
+    solver_steps: int = 100
+    start_iterations: int = 2500
     widths: tuple[int, int] = (32, 64)
     batch_size: int = 48
     teacher_steps: int = 50

@@ -244,7 +244,17 @@ def test_r1_in_three_forms(method: str, r1_method: str, accelerator: Accelerator
     assert (HeadR1.__name__ in kinds) == own
 
 
-@pytest.mark.parametrize("method", ["ladd", "add", "adversarial"])
+@pytest.mark.parametrize("method", ["add", "adversarial"])
+def test_augmentations_are_those_of_the_adversary(method: str, accelerator: Accelerator) -> None:
+    options = {"augmentations": [("instance-noise", {"sigma": 0.3})]}
+    distillation, built = tiny_method_run(method, tiny_setup("stable-diffusion"), accelerator, **options)
+    (noise,) = built.adversary.augmentations.values()
+    assert noise.sigma == 0.3
+    distillation.run(2)
+    assert int(noise.step) == 2
+
+
+@pytest.mark.parametrize("method", ["ladd", "add", "adversarial", "dmd2"])
 def test_another_loss_is_that_of_the_adversary(method: str, accelerator: Accelerator) -> None:
     setup = tiny_setup("stable-diffusion")
     distillation, built = tiny_method_run(method, setup, accelerator, loss="losses/relativistic")
@@ -252,8 +262,13 @@ def test_another_loss_is_that_of_the_adversary(method: str, accelerator: Acceler
     distillation.run(2, lambda progress: seen.append(progress.as_dict()))
     assert type(built.adversary.loss).__name__ == "RelativisticPairing"
     assert all(line["discriminator/real_accuracy"] == line["discriminator/fake_accuracy"] for line in seen)
+
+
+@pytest.mark.parametrize("method", ["ladd", "add", "adversarial"])
+def test_a_paired_loss_is_refused_beside_misaligned_prompts(method: str, accelerator: Accelerator) -> None:
+    options = {"loss": "losses/relativistic", "misaligned": 0.5}
     with pytest.raises(OptionError, match="a RelativisticPairing compares as many fakes as real"):
-        tiny_method_run(method, setup, accelerator, loss="losses/relativistic", misaligned=0.5)
+        tiny_method_run(method, tiny_setup("stable-diffusion"), accelerator, **options)
 
 
 def test_r1_on_head_inputs_needs_heads() -> None:

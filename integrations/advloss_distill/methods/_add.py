@@ -7,7 +7,7 @@ from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import ImageEmbedding, Pixels
 from advloss_distill._score import ScoreDistillation, Weights
 from advloss_distill.methods._ladd import ADAM
-from advloss_distill.methods._setup import Method, Named, NamedLoss, Setup, created
+from advloss_distill.methods._setup import Augmentations, Method, Named, NamedLoss, Setup, created
 
 DINO: Named = ("timm/dino", {"backbone": "vit_small_patch14_dinov2.lvd142m", "resolution": 518})
 UNWANTED = "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
@@ -24,6 +24,7 @@ def add(
     image_condition: bool = False,
     crop: int | None = None,
     chunk: int | None = None,
+    augmentations: Augmentations = (),
     misaligned: float = 0.0,
     r1_method: str = "head-inputs",
     r1_weight: float = 1e-5,
@@ -37,6 +38,7 @@ def add(
         guidance: of the teacher in the term; default none, and 7.5 for NFSD, as its paper has it.
         image_condition: tell the heads an embedding of the real image, too, by the same backbone.
         crop, chunk: as `Pixels` has them.
+        augmentations: of what the discriminator sees; instance noise lets it see low frequencies better.
         misaligned: add this share of the real samples, with prompts of others, to the fakes.
     """
     if image_condition and setup.backward_simulation:
@@ -55,6 +57,7 @@ def add(
         judge,
         loss=loss,
         regularizers=r1(judge, r1_method, r1_weight),
+        augmentations=list(augmentations),
         optimizer=setup.optimizer or ADAM,
     )
     term = ScoreDistillation(

@@ -10,7 +10,7 @@ from advloss import Adversary, OptionError
 from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import Pixels
 from advloss_distill.methods._ladd import ADAM, HINGE
-from advloss_distill.methods._setup import Method, Named, NamedLoss, Setup, created, spec_of, wrapped
+from advloss_distill.methods._setup import Augmentations, Method, Named, NamedLoss, Setup, created, spec_of, wrapped
 
 
 def adversarial(
@@ -21,6 +21,7 @@ def adversarial(
     pixels: bool = False,
     crop: int | None = None,
     chunk: int | None = None,
+    augmentations: Augmentations = (),
     misaligned: float = 0.0,
     r1_method: str = "finite-difference",
     r1_weight: float = 1e-4,
@@ -31,6 +32,7 @@ def adversarial(
         discriminator: its channels, sizes and conditions follow from the family where the catalogue tells them.
         loss: by name, or with options; hinge has a gradient for fakes however far off they are.
         pixels: judge decoded images in place of latents; `crop` and `chunk` are those of `Pixels`.
+        augmentations: of what the discriminator sees; instance noise lets it see low frequencies better.
         misaligned: add this share of the real samples, with prompts of others, to the fakes.
         r1_weight: 1e-4 in GDD.
     """
@@ -49,7 +51,11 @@ def adversarial(
         shown = _Untold(shown)
     judge = created(setup.told(discriminator, channels, side, simulation.num_steps))
     adversary = Adversary(
-        judge, loss=loss, regularizers=r1(judge, r1_method, r1_weight), optimizer=setup.optimizer or ADAM
+        judge,
+        loss=loss,
+        regularizers=r1(judge, r1_method, r1_weight),
+        augmentations=list(augmentations),
+        optimizer=setup.optimizer or ADAM,
     )
     return Method(
         student=setup.student(),

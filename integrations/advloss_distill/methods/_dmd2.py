@@ -12,7 +12,7 @@ from advloss_distill._distribution_matching import DistributionMatching
 from advloss_distill._fake_score import Denoising, FakeScore
 from advloss_distill._head_r1 import r1
 from advloss_distill._renoising import Renoising, UniformRenoising
-from advloss_distill.methods._setup import Method, Setup
+from advloss_distill.methods._setup import Method, NamedLoss, Setup
 
 ADAM = functools.partial(torch.optim.AdamW, lr=1e-5, betas=(0.9, 0.999))
 
@@ -20,6 +20,7 @@ ADAM = functools.partial(torch.optim.AdamW, lr=1e-5, betas=(0.9, 0.999))
 def dmd2(
     setup: Setup,
     *,
+    loss: NamedLoss = "losses/non-saturating",
     guidance: float = 1.0,
     discriminator_steps: int = 5,
     adversary_weight: float = 1e-3,
@@ -33,6 +34,7 @@ def dmd2(
     """Softplus on a head at the fake score's bottleneck, trained with it; backward simulation; two time scales.
 
     Args:
+        loss: by name, or with options.
         guidance: of the teacher; the paper's scripts have 1.75 (Stable Diffusion 1.5) and 8 (SDXL).
         discriminator_steps: of the fake score for one of the student; 10 and 5 there.
         adversary_weight: of the student's adversarial loss; 1e-3 and 5e-3 there.
@@ -53,7 +55,7 @@ def dmd2(
     )
     adversary = Adversary(
         fake,
-        loss="losses/non-saturating",
+        loss=loss,
         regularizers=[Denoising(fake, weight=denoising_weight), *r1(fake, r1_method, r1_weight)],
         optimizer=setup.optimizer or ADAM,
         max_grad_norm=10.0 * max(1.0, denoising_weight),  # 10 beside a denoising loss of weight 1

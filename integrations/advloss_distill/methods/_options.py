@@ -15,7 +15,13 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--method", choices=METHODS, default="ladd", help="(default: %(default)s)")
     add("--discriminator", help="add, adversarial: as name:option=value, for example dino:backbone=NAME")
-    add("--loss", help="ladd, add, adversarial: by name, as name or name:option=value (default: hinge)")
+    add("--loss", help="ladd, add, adversarial, dmd2: by name, as name or name:option=value")
+    add(
+        "--augmentation",
+        dest="augmentations",
+        action="append",
+        help="add, adversarial: of what the discriminator sees, any number of them, such as instance-noise:sigma=0.3",
+    )
     add("--pixels", action="store_true", default=None, help="adversarial: judge decoded images")
     add("--crop", type=int, help="side of a window of decoded images, in pixels")
     add("--chunk", type=int, help="samples that are decoded at once")
@@ -42,7 +48,7 @@ def method_options(options: argparse.Namespace) -> dict[str, Any]:
     """Those that were given, for `build_method`, which refuses what the method does not take.
 
     Raises:
-        OptionError: the discriminator or the loss cannot be read.
+        OptionError: the discriminator, the loss or an augmentation cannot be read.
         PluginError: its file or module cannot be loaded.
     """
     parser = argparse.ArgumentParser()
@@ -51,6 +57,8 @@ def method_options(options: argparse.Namespace) -> dict[str, Any]:
     found = {name: value for name in names if (value := getattr(options, name)) is not None}
     for name in {"discriminator", "loss"} & found.keys():
         found[name] = parse_component(found[name])
+    if "augmentations" in found:
+        found["augmentations"] = [parse_component(text) for text in found["augmentations"]]
     if "guidance" in found and not options.method.startswith("lcm"):
         if len(found["guidance"]) > 1:
             raise OptionError(f"--guidance {found['guidance']}: {options.method} takes one scale; a range is for lcm")

@@ -23,6 +23,8 @@ Named = tuple[Any, dict[str, Any]]
 """A discriminator, by name or class, and its options: what `advloss.parse_component` returns."""
 NamedLoss = str | tuple[str, dict[str, Any]]
 """A loss, by name, or with its options."""
+Augmentations = Sequence[str | tuple[str, dict[str, Any]]]
+"""By name, or with their options."""
 
 
 @dataclass(frozen=True, kw_only=True)
