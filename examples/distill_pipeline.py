@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import is_tensorboard_available, set_seed
+from accelerate.utils import set_seed
 from tqdm import tqdm
 
 import advloss
@@ -41,10 +41,11 @@ from advloss_distill import (
     LatentData,
     Progress,
     Validation,
+    check_disk,
     check_prediction,
-    check_room,
     create_repository,
     encode,
+    encode_prompts,
     estimate_memory,
     family_of,
     load_pipeline,
@@ -55,20 +56,27 @@ from advloss_distill import (
     shard_teacher,
     student_scheduler,
     teacher_made,
+    trackers,
 )
-from advloss_distill.methods import Setup, add_method_options, build_method, memory_options, method_options
+from advloss_distill.methods import Setup, add_method_options, build_method, memory_options, method_options, positive
 
 SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
 CURVES = (
     *("generator_loss", "distillation_loss"),
     *("discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy"),
 )
+MAY_CHANGE = {  # when a run is resumed: how long, where, and how it is watched
+    *("command", "iterations", "resume", "dry_run", "out", "save_every", "cpu", "adapter", "push_to_hub", "private"),
+    *("teacher", "revision", "data", "images", "dataset", "shards", "data_words", "tracker", "pictures"),
+    *("teacher_steps", "validate_every", "validation_prompts", "validation_guidance"),
+    *("gradient_checkpointing", "shard_teacher"),
+}
 
 
 def main() -> int:
     options = parse()
     pipeline = load_pipeline(options.teacher, revision=options.revision)
-    family = family_of(pipeline, resolution=options.resolution)
+    family = family_of(pipeline, resolution=options.resolution, undistilled=options.undistilled)
     if options.command == "cache":
         return cache(family, pipeline, options)
     if options.dry_run:
@@ -120,7 +128,7 @@ def validation_of(family: Family, pipeline, data, options: argparse.Namespace, a
         torch.manual_seed(options.seed)
         told = data.conditions(options.pictures)
         if options.validation_prompts:
-            told = family.encode(pipeline, read_prompts(options.validation_prompts))
+            told = encode_prompts(family, pipeline, read_prompts(options.validation_prompts))
     return Validation(
         family,
         pipeline,
@@ -179,7 +187,6 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         network.to(torch.bfloat16)
     if options.shard_teacher:
         shard_teacher(family, network.requires_grad_(False))
-    check_room(options.out, student, copies=6)  # two checkpoints of weights, moments and average; then the outcome
     if options.gradient_checkpointing:
         student.enable_gradient_checkpointing()
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
@@ -192,8 +199,10 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         ema_decay=options.ema,
         **method.arguments(),
     )
-    if options.resume:
-        distillation.load(options.out / "checkpoints")
+    check_disk(options.out, distillation, pipeline)
+    settings = {name: value for name, value in vars(options).items() if name not in MAY_CHANGE}
+    settings["teacher"] = Path(options.teacher).name
+    distillation.begin(options.out / "checkpoints", resume=options.resume, settings=settings)
     if not run(distillation, options, validation):
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")
         accelerator.end_training()
@@ -309,17 +318,13 @@ def add_sources(parser: argparse.ArgumentParser):
     return source
 
 
-def tracker() -> str:
-    """TensorBoard where it is installed."""
-    return "tensorboard" if is_tensorboard_available() else "none"
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument("--teacher", required=True, help="a pipeline on the hub, or a folder")
     both.add_argument("--revision", help="of the teacher on the hub")
+    both.add_argument("--undistilled", action="store_true", help="the teacher is not, although its scheduler looks so")
     both.add_argument("--resolution", type=int, help="side of the images (default: the teacher's)")
     both.add_argument("--batch-size", type=int, default=16, help="a process (default: %(default)s)")
     both.add_argument("--seed", type=int, default=0)
@@ -332,43 +337,36 @@ def parse() -> argparse.Namespace:
     making.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training = commands.add_parser("train", parents=[both], help="distil")
     add_sources(training).add_argument("--data", type=Path, help="file of latents and embeddings, from cache")
-    training.add_argument("--out", type=Path, default=Path("runs/pipeline"), help="folder (default: %(default)s)")
-    training.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
-    training.add_argument("--iterations", type=int, default=5000)
-    training.add_argument("--lora", type=int, default=0, metavar="RANK", help="train an adapter of this rank")
-    training.add_argument("--adapter", action="store_true", help="save the adapter alone, not merged")
-    training.add_argument("--lr", type=float, default=1e-5, help="of the student (default: %(default)s)")
-    training.add_argument("--discriminator-lr", type=float, default=1e-4, help="(default: %(default)s)")
-    training.add_argument(
-        "--backward-simulation", action=argparse.BooleanOptionalAction, help="train on its own samples"
-    )
+    add = training.add_argument
+    add("--out", type=Path, default=Path("runs/pipeline"), help="folder (default: %(default)s)")
+    add("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
+    add("--iterations", type=int, default=5000)
+    add("--lora", type=int, default=0, metavar="RANK", help="train an adapter of this rank")
+    add("--adapter", action="store_true", help="save the adapter alone, not merged")
+    add("--lr", type=positive, default=1e-5, help="of the student (default: %(default)s)")
+    add("--discriminator-lr", type=positive, default=1e-4, help="(default: %(default)s)")
+    add("--backward-simulation", action=argparse.BooleanOptionalAction, help="train on its own samples")
     add_method_options(training)
-    training.add_argument("--ema", type=float, default=0.995)
-    training.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches of an iteration (default: 1)")
-    training.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
-    training.add_argument("--half-teacher", action="store_true", help="keep the teacher in bfloat16")
-    training.add_argument("--shard-teacher", action="store_true", help="spread the teacher over all processes (FSDP2)")
-    training.add_argument("--gradient-checkpointing", action="store_true", help="of the student")
-    training.add_argument("--optimizer", choices=("adamw", "adamw-8bit", "paged-adamw-8bit"), default="adamw")
-    training.add_argument("--push-to-hub", metavar="NAME", help="share the student on the Hugging Face hub")
-    training.add_argument("--private", action="store_true", help="share it with nobody else")
-    training.add_argument("--data-words", help="what the model card says about the data")
-    training.add_argument("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
-    training.add_argument(
-        "--validation-prompts", type=Path, help="file with a prompt a line (default: some of the data)"
-    )
-    training.add_argument(
-        "--validation-guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)"
-    )
-    training.add_argument("--teacher-steps", type=int, default=28, help="in the pictures (default: %(default)s)")
-    training.add_argument(
-        "--pictures", type=int, default=4, help="of the data at each validation (default: %(default)s)"
-    )
-    training.add_argument("--tracker", default=tracker(), help="tensorboard, wandb, ... or none (default: %(default)s)")
-    training.add_argument("--save-every", type=int, default=500, help="iterations between checkpoints")
-    training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    training.add_argument("--cpu", action="store_true", help="do not use an accelerator")
-    training.add_argument("--dry-run", action="store_true", help="print how much memory it takes, and stop")
+    add("--ema", type=float, default=0.995)
+    add("--accumulate", type=int, default=1, metavar="N", help="batches of an iteration (default: 1)")
+    add("--mixed-precision", choices=("no", "bf16", "fp16"))
+    add("--half-teacher", action="store_true", help="keep the teacher in bfloat16")
+    add("--shard-teacher", action="store_true", help="spread the teacher over all processes (FSDP2)")
+    add("--gradient-checkpointing", action="store_true", help="of the student")
+    add("--optimizer", choices=("adamw", "adamw-8bit", "paged-adamw-8bit"), default="adamw")
+    add("--push-to-hub", metavar="NAME", help="share the student on the Hugging Face hub")
+    add("--private", action="store_true", help="share it with nobody else")
+    add("--data-words", help="what the model card says about the data")
+    add("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
+    add("--validation-prompts", type=Path, help="file with a prompt a line (default: some of the data)")
+    add("--validation-guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
+    add("--teacher-steps", type=int, default=28, help="in the pictures (default: %(default)s)")
+    add("--pictures", type=int, default=4, help="of the data at each validation (default: %(default)s)")
+    add("--tracker", choices=trackers(), default=trackers()[0], help="(default: %(default)s)")
+    add("--save-every", type=int, default=500, help="iterations between checkpoints")
+    add("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    add("--cpu", action="store_true", help="do not use an accelerator")
+    add("--dry-run", action="store_true", help="print how much memory it takes, and stop")
     options = parser.parse_args()
     for name in ("batch_size", "iterations", "accumulate", "save_every", "teacher_steps", "pictures"):
         if getattr(options, name, 1) < 1:

@@ -25,6 +25,7 @@ from ._hub import create_repository as create_repository
 from ._hub import push_folder as push_folder
 from ._latent_data import LatentData as LatentData
 from ._latent_data import encode as encode
+from ._latent_data import encode_prompts as encode_prompts
 from ._latent_data import sample_latents as sample_latents
 from ._latent_data import teacher_made as teacher_made
 from ._load import load_pipeline as load_pipeline
@@ -42,6 +43,7 @@ from ._pixels import ImageEmbedding as ImageEmbedding
 from ._pixels import Pixels as Pixels
 from ._renoising import Renoising as Renoising
 from ._renoising import UniformRenoising as UniformRenoising
+from ._room import check_disk as check_disk
 from ._score import ScoreDistillation as ScoreDistillation
 from ._score import score_distillation as score_distillation
 from ._sharded import shard_teacher as shard_teacher
@@ -57,6 +59,7 @@ from ._teacher_discriminator import TeacherDiscriminator as TeacherDiscriminator
 from ._teacher_made import TeacherMade as TeacherMade
 from ._term import Made as Made
 from ._term import Term as Term
+from ._trackers import trackers as trackers
 from ._trajectories import Trajectories as Trajectories
 from ._trajectories import follow as follow
 from ._trajectories import roll_out as roll_out

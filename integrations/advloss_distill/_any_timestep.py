@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advloss import OptionError, StateError
 from advloss_distill._diffusion import Diffusion
-from advloss_distill._simulation import Conditions, Data
+from advloss_distill._simulation import Conditions, Data, together
 
 LEVELS = 4  # parts of the schedule that a discriminator is told apart (condition kind "time")
 
@@ -72,8 +72,8 @@ class AnyTimestep:
             own, made_at, told = self._left
             own, made_at = own.to(x0.device), made_at.to(x0.device)
             earlier = 1 + (torch.rand(len(own), device=x0.device) * (made_at - 1)).long()
-            x0, timesteps = torch.cat([x0, own]), torch.cat([timesteps, earlier])
-            condition = {name: torch.cat([value, told[name].to(value.device)]) for name, value in condition.items()}
+            x0, timesteps = together(x0, own, "samples"), torch.cat([timesteps, earlier])
+            condition = {name: together(value, told.get(name), name) for name, value in condition.items()}
             noise = torch.cat([noise, torch.randn_like(own)])
         self.timesteps = timesteps
         return self.diffusion.add_noise(x0, noise, timesteps), condition

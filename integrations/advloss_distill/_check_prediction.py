@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import nn
 
@@ -36,9 +34,7 @@ def check_prediction(family: Family, teacher: nn.Module, data: Data) -> None:
         noisy = diffusion.add_noise(latents, torch.randn_like(latents), timesteps)
         output = family.answer(teacher, noisy, timesteps, condition)
     errors = {
-        name: float(
-            (dataclasses.replace(diffusion, prediction=name).to_x0(output, noisy, timesteps) - latents).square().mean()
-        )
+        name: float((diffusion.read_as(name, output, noisy, timesteps) - latents).square().mean())
         for name in family.predictions
     }
     best = min(errors, key=errors.__getitem__)

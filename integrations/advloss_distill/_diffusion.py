@@ -10,7 +10,8 @@ from torch import Tensor
 
 from advloss import OptionError
 
-NO_SIGNAL = 1e-3  # some schedulers keep zero terminal SNR invertible by an alpha of 2^-12
+NO_SIGNAL = 1e-3  # of alpha
+NEXT_TO_NONE = 2**-24  # of alpha^2: Euler's and DPM-Solver's for the 0 of zero terminal SNR, where others have 0
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
@@ -50,11 +51,13 @@ class Diffusion:
             sigma = torch.cat([sigma.new_zeros(1), sigma]).float()  # timestep t in [0, T] is sigma = t / T
             return cls(1 - sigma, sigma, "flow")
         if hasattr(scheduler, "alphas_cumprod"):
-            signal = scheduler.alphas_cumprod.double()
+            signal = scheduler.alphas_cumprod.double().clone()
+            signal[-1] = signal[-1].where(signal[-1] > NEXT_TO_NONE, 0)
             alpha, sigma = signal.sqrt().float(), (1 - signal).sqrt().float()
             return cls(alpha, sigma, cast(Prediction, prediction))
         raise OptionError(
-            f"{type(scheduler).__name__} has neither alphas_cumprod nor flow-matching sigmas; use a DDPM one"
+            f"{type(scheduler).__name__} has neither alphas_cumprod nor flow-matching sigmas. A network trained on other noise "
+            "levels (EDM's) cannot be distilled here; of any other, load the scheduler that it came with"
         )
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -63,12 +66,16 @@ class Diffusion:
 
     def to_x0(self, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """``x_0`` that the network's `output` for `noisy` at `timesteps` stands for."""
+        return self.read_as(self.prediction, output, noisy, timesteps)
+
+    def read_as(self, prediction: Prediction, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """``x_0`` that `output` would stand for if the network predicted this."""
         alpha, sigma = self.at(self.alpha, timesteps, noisy), self.at(self.sigma, timesteps, noisy)
-        if self.prediction == "sample":
+        if prediction == "sample":
             return output
-        if self.prediction == "v_prediction":
+        if prediction == "v_prediction":
             return alpha * noisy - sigma * output
-        if self.prediction == "flow":
+        if prediction == "flow":
             return noisy - sigma * output
         return (noisy - sigma * output) / alpha
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from advloss import Adversary, Checkpoints, OptionError, Report, StepGuard, TrainingState, interruptible
 from advloss_distill._any_timestep import AnyTimestep
 from advloss_distill._average import Averaged
+from advloss_distill._begun import check_new, compare, keep
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._misaligned import with_misaligned
 from advloss_distill._noised_data import NoisedData
@@ -109,6 +110,8 @@ class Distillation:
                 f"misaligned={misaligned} adds fakes, and a {type(adversary.loss).__name__} compares as many fakes as real "  # type: ignore[union-attr]
                 "samples: leave it out, or take a loss that is not paired, such as hinge"
             )
+        if not 0 <= ema_decay < 1:
+            raise OptionError(f"ema_decay={ema_decay}: give a number from 0 (no average) to less than 1")
         if discriminator_steps < 1:
             raise OptionError(f"discriminator_steps={discriminator_steps}: give 1 or more")
         self.accelerator = accelerator
@@ -196,6 +199,28 @@ class Distillation:
         else:
             student = gathered_copy(self._plain, self.student, self.ema.shadow_params)
         return student.eval()
+
+    def begin(self, folder: Path, *, resume: bool = False, settings: Mapping[str, Any] | None = None) -> None:
+        """Go on from the newest checkpoint, or make sure that there is none yet. Call it in every process, before `run`.
+
+        What the run is begun with is kept in `folder`, and compared when it is resumed: a checkpoint brings its own rates,
+        whatever the optimizer was built with, and samples that were made for its own data.
+
+        Args:
+            settings: of the run: text, numbers, and lists of them. Size and shapes of the data are added.
+
+        Raises:
+            advloss.StateError: there are checkpoints of another run, or none to resume from; they do not fit, or settings or data
+                differ. Nothing has changed.
+        """
+        settings = {**(settings or {}), **self._shapes()}
+        if resume:
+            compare(folder, settings)
+            self.load(folder)
+        else:
+            check_new(folder)
+            if self.accelerator.is_main_process:
+                keep(folder, settings)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; a complete one is always there. Call it in every process."""
@@ -291,6 +316,14 @@ class Distillation:
         self.guard.step(noisy=made.noisy, x0=made.x0, loss=loss)
         self.optimizer.zero_grad()
         return tuple(None if term is None else term.detach() for term in (adversarial, distilled))  # type: ignore[return-value]
+
+    def _shapes(self) -> dict[str, Any]:
+        """Of the data; random numbers are left as they are."""
+        with torch.random.fork_rng(), torch.no_grad():
+            told = self.data.conditions(1)
+        shapes = {f"{name} of a sample": list(value.shape[1:]) for name, value in told.items()}
+        size = {"samples": len(self.data)} if isinstance(self.data, Sized) else {}
+        return {**size, "a sample": list(self._shape()), **shapes}
 
     def _shape(self) -> tuple[int, ...]:
         return self.denoiser.sample_shape(self.accelerator.unwrap_model(self.student))

@@ -17,7 +17,7 @@ from advloss_distill._lora import add_lora
 from advloss_distill._renoising import Renoising, UniformRenoising
 from advloss_distill._simulation import Conditions
 
-DISTILLED = ("LCMScheduler", "TCDScheduler", "SCMScheduler", "FlowMatchLCMScheduler")
+OF_STUDENTS = ("LCMScheduler", "TCDScheduler", "SCMScheduler", "FlowMatchLCMScheduler")
 
 
 class Family(Denoiser):
@@ -30,6 +30,7 @@ class Family(Denoiser):
         pipeline: a loaded pipeline, the teacher. Its text encoders and its VAE may be None.
         resolution: side of the images in pixels; default the one that the network was trained for.
         renoising: draws the noise that a `TeacherDiscriminator` sees samples through; it comes with `judged`.
+        undistilled: the teacher is not distilled, although its scheduler is one that distilled models come with.
 
     Attributes:
         part: the pipeline's component that is distilled.
@@ -48,15 +49,19 @@ class Family(Denoiser):
     takes: ClassVar[tuple[str, ...]]
 
     def __init__(
-        self, pipeline: Any, *, resolution: int | None = None, renoising: Renoising | UniformRenoising | None = None
+        self,
+        pipeline: Any,
+        *,
+        resolution: int | None = None,
+        renoising: Renoising | UniformRenoising | None = None,
+        undistilled: bool = False,
     ) -> None:
         self.name = type(pipeline).__name__
         scheduler, network = pipeline.scheduler, self.network(pipeline)
-        self._refuse(type(scheduler).__name__ in DISTILLED, f"its scheduler is a {type(scheduler).__name__}")
-        self._refuse(
-            type(scheduler).__name__.startswith("Euler") and scheduler.config.get("timestep_spacing") == "trailing",
-            "its scheduler takes timesteps from the end, as SD-Turbo and SDXL-Turbo",
-        )
+        if not undistilled and (sign := _sign_of_a_student(scheduler)):
+            self._refuse(
+                True, sign, "; if it is not distilled, say so: family_of(pipeline, undistilled=True), --undistilled"
+            )
         super().__init__(Diffusion.from_scheduler(scheduler))
         if self.diffusion.prediction not in self.predictions:
             raise OptionError(
@@ -200,11 +205,11 @@ class Family(Denoiser):
     def _channels(self, network: Any) -> int:
         return int(network.config.in_channels)
 
-    def _refuse(self, distilled: bool, why: str) -> None:
+    def _refuse(self, distilled: bool, why: str, otherwise: str = "") -> None:
         if distilled:
             raise OptionError(
                 f"this {self.name} is distilled already ({why}): it knows no guidance, and its answers are no scores. Give "
-                "the model that it was made of"
+                f"the model that it was made of{otherwise}"
             )
 
     @staticmethod
@@ -227,6 +232,19 @@ def bare(network: Any) -> Any:
     while (inner := getattr(network, "module", getattr(network, "_orig_mod", None))) is not None:
         network = inner
     return network
+
+
+def _sign_of_a_student(scheduler: Any) -> str:
+    """What a scheduler has that distilled models come with; empty where there is nothing."""
+    name, config = type(scheduler).__name__, scheduler.config
+    if name in OF_STUDENTS:
+        return f"its scheduler is a {name}"
+    if config.get("stochastic_sampling"):
+        return f"its {name} puts fresh noise between two steps, as those of students do"
+    trailing = config.get("timestep_spacing") == "trailing" and config.get("prediction_type") == "epsilon"
+    if name.startswith("Euler") and trailing:
+        return f"its {name} takes timesteps from the end, as SD-Turbo and SDXL-Turbo do"
+    return ""
 
 
 def _compression(pipeline: Any, vae: Any) -> int:

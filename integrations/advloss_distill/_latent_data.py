@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from advloss import InputError, OptionError, StateError, load_state, save_state
 from advloss_distill._family import Family, check_text_encoders
+from advloss_distill._signature import check_signature, signature
 from advloss_distill._simulation import Conditions
-
-ALIKE = 1e-2  # 16-bit weights of one VAE differ by less
 
 
 @final
@@ -67,6 +66,8 @@ class LatentData:
         Raises:
             StateError: there is no such file, it is damaged, or it is of another VAE, family or resolution.
         """
+        if not File(path).is_file():
+            raise StateError(f"there is no file {path}: make it with LatentData.save (distill_pipeline.py cache)")
         state = load_state(path)
         if not state.keys() >= {"latents", "told", "vae"}:
             raise StateError(f"{path} holds no latents; make it with LatentData.save (distill_pipeline.py cache)")
@@ -78,15 +79,8 @@ class LatentData:
             )
         family.check(data.told)
         if vae is not None and data.vae is not None:
-            ours = signature(vae)
-            if ours.shape != data.vae.shape or not torch.allclose(ours, data.vae, rtol=ALIKE, atol=0):
-                raise StateError(f"{path} was made with another VAE than this teacher's: make it anew")
+            check_signature(vae, data.vae, f"{path}")
         return data
-
-
-def signature(module: nn.Module) -> Tensor:
-    """Mean absolute values of all parameters, by which two networks of one architecture differ."""
-    return torch.stack([p.detach().abs().mean(dtype=torch.float64).cpu() for p in module.parameters()])
 
 
 @torch.no_grad()
@@ -108,7 +102,6 @@ def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], b
 @torch.no_grad()
 def encoded(family: Family, pipeline: Any, pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Conditions]:
     """Latents `(N, C, h, w)` in 32 bits and conditions of one batch, as in `encode`."""
-    check_text_encoders(pipeline)
     images = torch.stack([image for image, _ in pairs])
     sides = (family.resolution, family.resolution)
     if images.shape[1:] != (3, *sides) or images.min() < -1 or images.max() > 1:
@@ -121,7 +114,19 @@ def encoded(family: Family, pipeline: Any, pairs: Sequence[tuple[Tensor, str]]) 
     latents = (
         latents.float().contiguous()
     )  # as they come back from a checkpoint: random numbers are drawn in memory's order
-    return latents, family.encode(pipeline, [prompt for _, prompt in pairs])
+    return latents, encode_prompts(family, pipeline, [prompt for _, prompt in pairs])
+
+
+@torch.no_grad()
+def encode_prompts(family: Family, pipeline: Any, prompts: Sequence[str]) -> Conditions:
+    """Conditions for `prompts` (class names, for classes).
+
+    Raises:
+        OptionError: the pipeline has no text encoder.
+        InputError: it knows no such class.
+    """
+    check_text_encoders(pipeline)
+    return family.encode(pipeline, prompts)
 
 
 @torch.no_grad()
@@ -140,11 +145,10 @@ def teacher_made(
     Args:
         call: further arguments of the pipeline's call.
     """
-    check_text_encoders(pipeline)
     parts = []
     for start in range(0, len(prompts), batch_size):
         some = prompts[start : start + batch_size]
-        told = family.encode(pipeline, some)
+        told = encode_prompts(family, pipeline, some)
         latents = sample_latents(
             family,
             pipeline,

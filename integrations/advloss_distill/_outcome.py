@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +15,9 @@ from advloss import OptionError
 from advloss_distill._card import Card
 from advloss_distill._family import Family
 from advloss_distill._lora import has_lora, lora_state, merge_lora
+from advloss_distill._room import check_free, weights_size
 from advloss_distill._simulation import Path
 from advloss_distill._student_scheduler import sampling_paths
-
-MARGIN = 1.1  # beside the weights there are configurations, tokenizers, file systems' own
 
 
 def save_pipeline(
@@ -75,13 +73,7 @@ def save_adapter(
 
 def check_room(folder: File, *modules: nn.Module, copies: float = 1) -> None:
     """Raise OptionError when the disk of `folder` has no room for `copies` of all these weights."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-    needed, free = sum(t.nbytes for t in tensors) * copies * MARGIN, shutil.disk_usage(there).free
-    if needed > free:
-        raise OptionError(
-            f"{folder} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on its disk: make room, or write elsewhere"
-        )
+    check_free(folder, sum(map(weights_size, modules)) * copies)
 
 
 def _check_paths(scheduler: Any, paths: Sequence[Path]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from advloss import OptionError
 from advloss_distill._diffusion import Diffusion
 
 
@@ -23,6 +25,10 @@ class Renoising:
 
     mean: float = 1.0
     std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):
+            raise OptionError(f"mean={self.mean}, std={self.std}: give a finite mean, and a deviation of at least 0")
 
     def draw(self, diffusion: Diffusion, shape: tuple[int, ...], like: Tensor) -> dict[str, Tensor]:
         """``{"noise_timesteps": (N,), "noise": (N, ...)}``, N the length of `like`, on its device."""

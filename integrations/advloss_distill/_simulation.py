@@ -114,8 +114,8 @@ class BackwardSimulation:
         if self._carried is None:
             raise RuntimeError("call fill() before the first batch")
         noisy, carried = self._carried
-        together = {name: torch.cat([value, carried[name].to(value.device)]) for name, value in condition.items()}
-        return torch.cat([noise, noisy.to(noise.device)]), together
+        told = {name: together(value, carried.get(name), name) for name, value in condition.items()}
+        return together(noise, noisy, "samples"), told
 
     @torch.no_grad()
     def advance(self, x0: Tensor, condition: Conditions) -> None:
@@ -145,6 +145,21 @@ class BackwardSimulation:
                 "build it with the paths and counts it was saved with"
             )
         self._carried = (state["noisy"], state["condition"]) if state else None
+
+
+def together(new: Tensor, kept: Tensor | None, what: str) -> Tensor:
+    """`new`, followed by what is `kept` from the batch before.
+
+    Raises:
+        StateError: they are of other shapes, since the batch before was of other data.
+    """
+    if kept is None or kept.shape[1:] != new.shape[1:]:
+        found = "missing" if kept is None else f"of shape {tuple(kept.shape[1:])}"
+        raise StateError(
+            f"{what} of this run's data are of shape {tuple(new.shape[1:])}, those of the checkpoint that it goes on from are {found}: "
+            "resume it with the data that it was begun with"
+        )
+    return torch.cat([new, kept.to(new.device)])
 
 
 def _parents(tree: Steps, counts: list[int]) -> Tensor:

@@ -14,6 +14,10 @@ from advloss_distill._diffusion import Diffusion
 from advloss_distill._family import Family
 from advloss_distill._simulation import Path, Steps
 
+LEVELS = (
+    *("num_train_timesteps", "prediction_type", "rescale_betas_zero_snr"),
+    *("beta_schedule", "beta_start", "beta_end", "trained_betas"),
+)
 LAST = 0.25  # noise level of the last step, before the teacher's shift: LADD's (arXiv:2403.12015) at four steps
 
 
@@ -31,13 +35,7 @@ def student_scheduler(family: Family, steps: int = 4) -> Any:
             f"steps={steps}; a student has from 1 to {config.num_train_timesteps}, the teacher's timesteps"
         )
     if family.diffusion.prediction != "flow":
-        scheduler = LCMScheduler.from_config(config, original_inference_steps=steps, clip_sample=False)
-        if not torch.equal(Diffusion.from_scheduler(scheduler).alpha, family.diffusion.alpha):
-            raise OptionError(
-                f"an LCMScheduler with the settings of the teacher's {type(family.teacher_scheduler).__name__} has other "
-                "noise levels; build the pipeline with a DDPM, DDIM, Euler or DPM-Solver one"
-            )
-        return scheduler
+        return _lcm(family, steps)
     scheduler = FlowMatchEulerDiscreteScheduler(
         num_train_timesteps=config.num_train_timesteps, stochastic_sampling=True, use_exponential_sigmas=True
     )
@@ -76,10 +74,34 @@ def spread(paths: Sequence[Path], batch_size: int, first: float = 0.5) -> dict[P
     counts = {first_step: batch_size - each * len(later), **dict.fromkeys(later, each)}
     if counts[first_step] < each:
         raise OptionError(
-            f"a batch of {batch_size} is too small for the {len(later) + 1} steps of the paths {tuple(paths)}: give at least "
-            f"{len(later) + 1}, or train for fewer numbers of steps"
+            f"a batch of {batch_size} is too small for the {len(later) + 1} steps of sampling in "
+            f"{' and in '.join(str(len(path)) for path in paths)}: give at least {len(later) + 1}, or train for fewer steps"
         )
     return counts
+
+
+def _lcm(family: Family, steps: int) -> LCMScheduler:
+    """With the teacher's noise levels, which it knows by three of diffusers' schedules or one by one."""
+    config, name = family.teacher_scheduler.config, type(family.teacher_scheduler).__name__
+    levels = {
+        option: config[option] for option in LEVELS if option in config
+    }  # from_config leaves defaults to each class
+    try:
+        scheduler = LCMScheduler.from_config(config, original_inference_steps=steps, clip_sample=False, **levels)
+    except NotImplementedError as error:
+        raise OptionError(
+            f"the student's LCMScheduler knows no beta_schedule={config.beta_schedule!r}, which the teacher's {name} has: set "
+            "trained_betas in the teacher's scheduler, a number a timestep"
+        ) from error
+    ours, theirs = Diffusion.from_scheduler(scheduler).alpha, family.diffusion.alpha
+    if not torch.equal(ours, theirs):
+        at = int((ours - theirs).abs().argmax())
+        raise OptionError(
+            f"the student's LCMScheduler has other noise levels than the teacher's {name} (at timestep {at} an alpha of "
+            f"{ours[at]:.4g} in place of {theirs[at]:.4g}), although their settings are the same: load the teacher with a DDPM, "
+            "DDIM, Euler or DPM-Solver scheduler of these settings"
+        )
+    return scheduler
 
 
 def _shift(config: Any) -> float:

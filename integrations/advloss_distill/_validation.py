@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advloss import OptionError
 from advloss_distill._denoiser import sample
 from advloss_distill._family import Family
 from advloss_distill._latent_data import sample_latents
@@ -35,6 +36,9 @@ class Validation:
         teacher_steps, guidance_scale: of the teacher; above 1 its text encoders are asked for the empty prompt.
         seed: of the noise.
         device: to sample on.
+
+    Raises:
+        OptionError: guidance needs a text encoder, and there is none.
     """
 
     def __init__(
@@ -54,8 +58,7 @@ class Validation:
         self.device = torch.device(device)
         self.condition = {name: value.to(self.device) for name, value in condition.items()}
         self.count, self.seed = len(next(iter(condition.values()))), seed
-        negative = family.negative(pipeline, self.count) if guidance_scale > 1 else {}
-        negative = {name: value.to(self.device) for name, value in negative.items()}
+        negative = self._negative(guidance_scale) if guidance_scale > 1 else {}
         alone = copy.copy(pipeline)  # text encoders, which can be larger than all else, stay where they are
         alone.register_modules(**{name: None for name in pipeline.components if name.startswith("text_encoder")})
         with torch.random.fork_rng(), _moved([family.network(pipeline), pipeline.vae], self.device):
@@ -100,6 +103,16 @@ class Validation:
                 pixels = np.asarray(picture.canvas.buffer_rgba())[None, ..., :3]
                 form = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 tracker.log_images({"validation": pixels}, step=iteration, **form)
+
+    def _negative(self, guidance_scale: float) -> dict[str, Any]:
+        try:
+            negative = self.family.negative(self.pipeline, self.count)
+        except OptionError as error:
+            raise OptionError(
+                f"{error}. It is for the teacher's pictures, with guidance_scale={guidance_scale:g}: take 1 "
+                "(--validation-guidance 1), or no pictures (--validate-every 0)"
+            ) from error
+        return {name: value.to(self.device) for name, value in negative.items()}
 
     def _generator(self) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(self.seed)

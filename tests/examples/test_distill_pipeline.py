@@ -26,7 +26,7 @@ from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 
 import advloss
 from advloss_distill import LatentData, family_of
-from advloss_distill._latent_data import signature
+from advloss_distill._signature import signature
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "distill_pipeline.py"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -76,7 +76,8 @@ def test_from_a_teacher_to_a_student_that_plain_diffusers_opens(
     )
     assert made == 0
     assert "3 samples are in" in capsys.readouterr().out
-    done = example("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--distillation-weight", 1)
+    given = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--distillation-weight", 1)
+    done = example(*given)
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"the student is in {out / 'student'}" in done.stdout
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -90,7 +91,7 @@ def test_from_a_teacher_to_a_student_that_plain_diffusers_opens(
         assert opened.scheduler.timesteps.tolist() == [999, 749, 499, 249][:: 4 // steps]
     before, after = tiny_pipeline("dit").transformer, opened.transformer
     assert not torch.equal(before.pos_embed.proj.weight, after.pos_embed.proj.weight)
-    assert here("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--resume", "--iterations", 3) == 0
+    assert here(*given, "--resume", "--iterations", 3) == 0
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["iteration"] == 3
 
 
@@ -316,6 +317,46 @@ def test_guidance_without_a_text_encoder(tmp_path: Path, here: Callable[..., int
     both = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "data.safetensors", *TINY)
     with pytest.raises(advloss.OptionError, match="loaded without its text encoder"):
         here(*both, "--out", tmp_path / "out", "--method", "lcm", "--guidance", 3, 9)
+    with pytest.raises(advloss.OptionError, match=r"guidance_scale=7\.5: take 1 .*--validation-guidance 1.*-every 0"):
+        here(*both, "--out", tmp_path / "out", "--validate-every", 1)
+    (tmp_path / "prompts.txt").write_text("a goose\n")
+    with pytest.raises(advloss.OptionError, match="this StableDiffusionPipeline has no text encoder"):
+        here(*both, "--validate-every", 1, "--validation-guidance", 1, "--validation-prompts", tmp_path / "prompts.txt")
+
+
+@pytest.mark.parametrize("method", ["lcm", "ladd", "dmd2", "adversarial"])
+@pytest.mark.parametrize("lora", [0, 2])
+def test_room_is_asked_for_what_is_written(
+    method: str, lora: int, tmp_path: Path, here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, family = tiny_family("stable-diffusion")
+    pipeline.save_pretrained(tmp_path / "teacher")
+    LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6)).save(tmp_path / "data.safetensors")
+    asked: list[float] = []
+    monkeypatch.setattr("advloss_distill._room.check_free", lambda folder, needed, what="": asked.append(needed))
+    both = (
+        "train",
+        "--teacher",
+        tmp_path / "teacher",
+        "--data",
+        tmp_path / "data.safetensors",
+        *TINY,
+    )
+    more = ("--discriminator", "projection:width=16,resolution=8") if method == "adversarial" else ()
+    given = (*both, "--out", tmp_path / "out", "--validate-every", 0, "--lora", lora, "--method", method, *more)
+    assert here(*given) == 0
+    one, outcome = (
+        sum(
+            tensor.nbytes
+            for file in (tmp_path / "out" / part).rglob("*.safetensors")
+            for tensor in load_file(file).values()
+        )
+        for part in ("checkpoints", "student")
+    )  # the files' headers, of names alone, are large in miniature
+    assert asked[0] == pytest.approx(one + max(one, outcome), rel=0.05)
+    there = sum(file.stat().st_size for file in (tmp_path / "out" / "checkpoints").glob("step-*/*"))
+    assert here(*given, "--resume", "--iterations", 3) == 0
+    assert asked[1] == asked[0] - there  # its place will be free
 
 
 def test_a_teacher_of_no_family_is_refused_before_training(tmp_path: Path, here: Callable[..., int]) -> None:
@@ -342,6 +383,12 @@ def test_a_teacher_of_no_family_is_refused_before_training(tmp_path: Path, here:
         (("--prompts-without-text",), "there is no prompt in"),
         (("--other-vae",), "made with another VAE"),
         (("--no-room",), "out needs .* GB, and 0.0 GB are free"),
+        (("--no-data",), "there is no file .*data.safetensors: make it with"),
+        (("--no-such-class",), r"'gose' is none of them; near it: goose"),
+        (("--ema", 2), "ema_decay=2.0"),
+        (("--ema", -1), "ema_decay=-1.0"),
+        (("--renoise", 1, -1), "mean=1.0, std=-1.0: give a finite mean"),
+        (("--steps", 600), "too small for the 600 steps of sampling in 600: give"),
     ],
     ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
 )
@@ -372,12 +419,68 @@ def test_what_cannot_work_is_refused_before_training(
         case "--prompts-without-text":
             (tmp_path / "prompts.txt").write_text("\n \n")
             options = ("--validation-prompts", tmp_path / "prompts.txt")
+        case "--no-such-class":
+            (tmp_path / "prompts.txt").write_text("goose\ngose\n")
+            options = ("--validation-prompts", tmp_path / "prompts.txt")
         case "--other-vae":
             latents.vae, options = 1.1 * latents.vae, ()
         case "--no-room":
             monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000))
             options = ()
+        case "--no-data":
+            data, options = tmp_path / "none", ()
     latents.save(data)
     with pytest.raises(advloss.AdvlossError, match=error):
         here(*given, *options)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--lr", -1), "argument --lr: -1: give a number above 0"),
+        (("--discriminator-lr", "nan"), "argument --discriminator-lr: nan: give a number above 0"),
+        (("--tracker", "nonsense"), "argument --tracker: invalid choice: 'nonsense'"),
+    ],
+)
+def test_options_out_of_range(
+    options: tuple[object, ...], error: str, here: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        here("train", "--teacher", "none", "--data", "none", *options)
+    assert error in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    given = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--validate-every", 0)
+    assert here(*given) == 0
+    with pytest.raises(
+        advloss.StateError, match=r"begun otherwise: lr was 1e-05, and is 0\.001; renoise was None, and"
+    ):
+        here(*given, "--resume", "--lr", 1e-3, "--renoise", 0, 1)
+    with pytest.raises(
+        advloss.StateError, match=r"checkpoint of another run \(step-00000002\): go on .*--resume.*--out"
+    ):
+        here(*given)
+    LatentData(torch.randn(7, 4, 8, 8), {"class_labels": torch.arange(7)}).save(data)
+    with pytest.raises(advloss.StateError, match="begun otherwise: samples was 6, and is 7"):
+        here(*given, "--resume")
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2  # as it was
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    watched = ("--iterations", 3, "--validate-every", 1, "--teacher-steps", 2, "--save-every", 2, "--tracker", "none")
+    assert here(*given, "--resume", *watched) == 0
+
+
+def test_tokens_of_another_width_are_named_on_resuming(tmp_path: Path, here: Callable[..., int]) -> None:
+    pipeline, family = tiny_family("stable-diffusion")
+    pipeline.save_pretrained(tmp_path / "teacher")
+    data, told = tmp_path / "data.safetensors", tiny_conditions(family, 6)
+    LatentData(torch.randn(6, *family.shape), told).save(data)
+    given = ("train", "--teacher", tmp_path / "teacher", "--data", data, "--out", tmp_path / "out", *TINY)
+    assert here(*given) == 0
+    told["prompt_embeds"] = torch.cat([told["prompt_embeds"]] * 2, 1)
+    LatentData(torch.randn(6, *family.shape), told).save(data)
+    with pytest.raises(advloss.StateError, match=r"prompt_embeds of a sample was \[5, 16\], and is \[10, 16\]"):
+        here(*given, "--resume")

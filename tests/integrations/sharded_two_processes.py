@@ -20,6 +20,7 @@ from sana_tools import distillation_of
 from torch.distributed.tensor import DTensor
 
 from advloss_distill import Distillation
+from advloss_distill._room import checkpoint_size
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "accumulated": ({"gradient_accumulation_steps": 2}, {}),
@@ -49,6 +50,7 @@ def tell(name: str, made: Distillation) -> None:
         "discriminator": {n: v.clone() for n, v in made.adversary.discriminator.state_dict().items()},
         "sharded": sum(isinstance(parameter, DTensor) for parameter in parameters) / len(parameters),
         "held": sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters),
+        "checkpoint": checkpoint_size(made),
         "teacher": sum(isinstance(parameter, DTensor) for parameter in teacher) / len(teacher),
     }
 
@@ -64,11 +66,12 @@ for kind in ("whole", "adapter"):
 for kind in ("whole", "adapter"):
     train(sharding(), f"fsdp {kind}", kind)
     stopped = distillation_of(sharding(), kind)
+    stopped.begin(out / kind)
     stopped.run(2, checkpoints=out / kind)
     accelerator = sharding()
     resumed = distillation_of(accelerator, kind)
     set_seed(7, device_specific=True)
-    resumed.load(out / kind)
+    resumed.begin(out / kind, resume=True)
     resumed.run(3)
     tell(f"resumed {kind}", resumed)
 for name, (options, more) in VARIANTS.items():

@@ -433,6 +433,9 @@ def test_half_of_them_are_the_students_own_at_earlier_timesteps() -> None:
     for wrong in (AnyTimestep(diffusion, 9, data, own=True), AnyTimestep(diffusion, 7, data)):
         with pytest.raises(StateError, match="3 of the student's own samples"):
             wrong.load_state_dict(inputs.state_dict())
+    told = {**data.conditions(4), "prompt_embeds": torch.zeros(4, 5)}
+    with pytest.raises(StateError, match=r"prompt_embeds of this run's data are of shape \(5,\), those .* are missing"):
+        other.inputs(torch.zeros(4, 1, 2, 2), told)
 
 
 @pytest.mark.parametrize("options", [{"count": 0}, {"count": 1, "own": True}, {"count": 4, "guidance": (3.0, 2.0)}])

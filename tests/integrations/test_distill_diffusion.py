@@ -10,6 +10,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
@@ -147,6 +148,8 @@ def test_unknown_predictions_and_schedulers_are_refused() -> None:
         Diffusion.from_scheduler(unknown)
     with pytest.raises(OptionError, match="VQDiffusionScheduler has neither"):
         Diffusion.from_scheduler(VQDiffusionScheduler(num_vec_classes=4))
+    with pytest.raises(OptionError, match=r"other noise levels \(EDM's\) cannot be distilled here"):
+        Diffusion.from_scheduler(EDMEulerScheduler())
 
 
 def test_timesteps_between_two_lie_on_the_line_between_their_levels() -> None:

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, LCMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+)
 from distill_tools import differences, fresh_accelerator, weights
 from pipeline_tools import FAMILIES, flux, stable_diffusion, tiny_conditions, tiny_family, tiny_pipeline, tiny_unet
 from torch import Tensor, nn
@@ -20,13 +26,16 @@ import advloss
 from advloss import InputError, OptionError, PluginError, UnknownComponentError
 from advloss_distill import (
     BackwardSimulation,
+    Card,
     Conditions,
     Distillation,
     Family,
     families,
     family_of,
     list_families,
+    load_pipeline,
     sampling_paths,
+    save_pipeline,
     spread,
     student_scheduler,
 )
@@ -300,6 +309,30 @@ def test_teachers_that_are_distilled_already_are_refused() -> None:
     ):
         with pytest.raises(OptionError, match=r"is distilled already .*: it knows no guidance"):
             family_of(make(), resolution=16)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_so_are_students_of_ours(name: str, tmp_path: Path) -> None:
+    pipeline, family = tiny_family(name)
+    student = pipeline.components[family.part]
+    if name == "flux":
+        student = family.student(student)  # without the guidance input
+    scheduler = student_scheduler(family)
+    paths = sampling_paths(scheduler)
+    save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, paths, Card("someone/teacher", data="noise"))
+    with pytest.raises(OptionError, match=r"is distilled already .*: it knows no guidance"):
+        family_of(load_pipeline(str(tmp_path / "out")), resolution=FAMILIES[name].side)
+
+
+def test_a_scheduler_alone_says_little() -> None:
+    """Timesteps from the end are those of SD-Turbo, but any pipeline may be given such a scheduler."""
+    trailing = EulerDiscreteScheduler(timestep_spacing="trailing", steps_offset=1)
+    pipeline = stable_diffusion(scheduler=trailing)
+    with pytest.raises(OptionError, match=r"if it is not distilled, say so: .*undistilled=True.* --undistilled"):
+        family_of(pipeline, resolution=16)
+    family_of(pipeline, resolution=16, undistilled=True)
+    told = EulerDiscreteScheduler(timestep_spacing="trailing", steps_offset=1, prediction_type="v_prediction")
+    family_of(stable_diffusion(scheduler=told), resolution=16)
 
 
 def test_a_scheduler_that_does_not_fit_the_network_is_refused() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
+from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_vae
 
 from advloss import InputError, OptionError, PluginError, StateError
 from advloss_distill import LatentData, encode, family_of, load_pipeline, sample_latents, teacher_made
 from advloss_distill._family import check_text_encoders
+from advloss_distill._signature import check_signature, signature
 
 NAMES = sorted(FAMILIES)
 
@@ -59,8 +62,14 @@ def test_what_does_not_fit_the_teacher_is_refused(tmp_path: Path) -> None:
     other = tiny_pipeline("dit")
     with torch.no_grad():
         other.vae.decoder.conv_out.weight.mul_(1.1)
-    with pytest.raises(StateError, match="another VAE than this teacher's: make it anew"):
+    with pytest.raises(StateError, match="another VAE than this teacher's, one of other weights: make it anew"):
         LatentData.load(path, family, other.vae)
+    data.vae = signature(other.vae)[1:, 0]
+    data.save(tmp_path / "old.safetensors")
+    with pytest.raises(StateError, match=r"old\.safetensors was made by an earlier version.*make it anew"):
+        LatentData.load(tmp_path / "old.safetensors", family, pipeline.vae)
+    with pytest.raises(StateError, match=r"there is no file .*none: make it with LatentData\.save"):
+        LatentData.load(tmp_path / "none", family)
     with pytest.raises(StateError, match=r"latents \(4, 8, 8\), and the teacher takes \(4, 16, 16\) at 32 pixels"):
         LatentData.load(path, family_of(tiny_pipeline("dit"), resolution=32))
     with pytest.raises(InputError, match="prompt_embeds is missing"):
@@ -68,6 +77,61 @@ def test_what_does_not_fit_the_teacher_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.safetensors").write_bytes(b"")
     with pytest.raises(StateError):
         LatentData.load(tmp_path / "none.safetensors", family)
+
+
+def weights_of_a_trained_vae() -> Any:
+    """With norms and biases that are not all ones and zeros."""
+    torch.manual_seed(1)
+    vae = tiny_vae()
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return vae
+
+
+def test_one_vae_in_16_bits_is_one() -> None:
+    vae = weights_of_a_trained_vae()
+    known = signature(vae)
+    for dtype in (torch.bfloat16, torch.float16):
+        rounded = copy.deepcopy(vae).to(dtype)
+        check_signature(rounded, known, "data")
+        check_signature(rounded.float(), known, "data")
+        check_signature(vae, signature(rounded), "data")
+
+
+@pytest.mark.parametrize("by", [0.02, 0.05])
+@pytest.mark.parametrize("way", ["greater", "scattered", "one"])
+def test_weights_that_are_off_are_seen(way: str, by: float) -> None:
+    vae = weights_of_a_trained_vae()
+    known = signature(vae)
+    changed = [vae.encoder.conv_out.weight] if way == "one" else list(vae.parameters())
+    with torch.no_grad():
+        for parameter in changed:
+            parameter.mul_(1 + by * (1 if way == "greater" else torch.randn_like(parameter)))
+    with pytest.raises(StateError, match="data was made with another VAE than this teacher's, one of other weights"):
+        check_signature(vae, known, "data")
+
+
+@pytest.mark.parametrize("setting", ["scaling_factor", "shift_factor"])
+def test_another_scale_of_latents_is_seen(setting: str) -> None:
+    vae = tiny_vae(shift_factor=0.0609)
+    known = signature(vae)
+    vae.register_to_config(**{setting: 1.01 * vae.config[setting]})
+    with pytest.raises(StateError, match=r"of scaling_factor=0\.18215 and shift_factor=0\.0609 in place of 0\.18"):
+        check_signature(vae, known, "data")
+
+
+@pytest.mark.parametrize("unknown", ["tensch", "tensch goose", "qqq"])
+def test_classes_that_nobody_knows_are_named(unknown: str) -> None:
+    pipeline, family = tiny_family("dit")
+    pipeline.labels = {"tench": 0, "goose": 99}
+    way_out = "near it: " if unknown != "qqq" else "pipeline.labels has them all"
+    for ask in (
+        lambda: encode(family, pipeline, [(torch.zeros(3, 16, 16), unknown)]),
+        lambda: teacher_made(family, pipeline, ["goose", unknown], guidance_scale=4.0, steps=2),
+    ):
+        with pytest.raises(InputError, match=rf"knows 2 names of classes, and '{unknown}' is none of them; {way_out}"):
+            ask()
 
 
 def test_images_that_cannot_be_encoded_are_refused() -> None:

@@ -13,9 +13,16 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from diffusers import DiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from distill_tools import differences, fresh_accelerator, weights
-from pipeline_tools import FAMILIES, tiny_conditions, tiny_family
+from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 from test_distill_families import tiny_run
 from torch import Tensor, nn
 
@@ -24,7 +31,10 @@ from advloss_distill import (
     Card,
     Conditions,
     Family,
+    LatentData,
     add_lora,
+    check_prediction,
+    family_of,
     merge_lora,
     sampling_paths,
     save_adapter,
@@ -101,6 +111,44 @@ def test_plain_diffusers_samples_as_training_did(name: str, tmp_path: Path, acce
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize(
+    "kind", [DDPMScheduler, DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler]
+)
+def test_teachers_without_signal_at_their_end(kind: Any, tmp_path: Path, accelerator: Accelerator) -> None:
+    """Their v-prediction at zero terminal SNR, with settings that some classes have by default, and others have not."""
+    levels = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "rescale_betas_zero_snr": True}
+    scheduler = kind(prediction_type="v_prediction", timestep_spacing="trailing", **levels)
+    scheduler.register_to_config(steps_offset=1, clip_sample=False)
+    pipeline = tiny_pipeline("stable-diffusion", scheduler=scheduler)
+    family = family_of(pipeline, resolution=16)
+    assert family.diffusion.alpha[999] == 0  # Euler and DPM-Solver have 2^-12
+    told = tiny_conditions(family, 6)
+    check_prediction(family, pipeline.unet, LatentData(torch.randn(6, *family.shape), told))
+    distillation = tiny_run(pipeline, family, family.student(pipeline.unet), accelerator)
+    distillation.run(1)
+    student, scheduler = distillation.averaged_student(), student_scheduler(family)
+    paths = sampling_paths(scheduler, STEPS)
+    save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, paths, CARD)
+    opened = DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES["stable-diffusion"].missing)
+    opened.set_progress_bar_config(disable=True)
+    condition = tiny_conditions(family, 2)
+    for steps, path in zip(STEPS, paths, strict=True):
+        found, timesteps = sampled(opened, "stable-diffusion", family, condition, steps, seed=steps)
+        assert timesteps == list(path)
+        expected = as_trained(family, student, path, condition, seed=steps)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_a_schedule_that_the_students_scheduler_does_not_know() -> None:
+    pipeline = tiny_pipeline("stable-diffusion", scheduler=DDPMScheduler(beta_schedule="sigmoid", steps_offset=1))
+    with pytest.raises(OptionError, match=r"LCMScheduler knows no beta_schedule='sigmoid'.* set trained_betas"):
+        student_scheduler(family_of(pipeline, resolution=16))
+    betas = pipeline.scheduler.betas.tolist()
+    pipeline.scheduler = DDPMScheduler(beta_schedule="sigmoid", trained_betas=betas, steps_offset=1)
+    family = family_of(pipeline, resolution=16)
+    assert torch.equal(student_scheduler(family).alphas_cumprod, pipeline.scheduler.alphas_cumprod)
+
+
 def test_timesteps_are_these() -> None:
     _, diffusion = tiny_family("stable-diffusion")
     assert sampling_paths(student_scheduler(diffusion), STEPS) == (
@@ -120,6 +168,8 @@ def test_timesteps_are_these() -> None:
         assert found == pytest.approx(path, rel=1e-6)
     with pytest.raises(OptionError, match="steps=0"):
         student_scheduler(flow, 0)
+    with pytest.raises(OptionError, match=r"^a batch of 16 is too small for the 600 steps of sampling in 600: give at"):
+        spread(sampling_paths(student_scheduler(flow, 600), [600]), 16)
 
 
 def test_a_batch_is_spread_over_the_steps() -> None:

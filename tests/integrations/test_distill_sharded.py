@@ -37,6 +37,7 @@ def test_sharded_or_not_the_student_learns_the_same(ranks: list[dict[str, Any]],
     assert one["sharded"] == 1
     assert one["teacher"] == 0
     assert max(one["held"], other["held"]) < 0.7 * reference["held"]
+    assert one["checkpoint"] == other["checkpoint"] == reference["checkpoint"]  # it is written whole
     for part in ("student", "discriminator"):
         torch.testing.assert_close(one[part], reference[part], rtol=1e-3, atol=1e-5)
 

@@ -128,6 +128,25 @@ def test_a_state_of_other_counts_is_refused() -> None:
     assert not made.ready
 
 
+@pytest.mark.parametrize(
+    ("noise", "condition", "error"),
+    [
+        ((4,), {"class_labels": ()}, r"^samples of this run's data are of shape \(4,\), those .* are of shape \(3,\)"),
+        (
+            (3,),
+            {"class_labels": (7, 2)},
+            r"^class_labels .* of shape \(7, 2\), those .* are of shape \(\): resume it with",
+        ),
+        ((3,), {"class_labels": (), "prompt": (7,)}, r"^prompt of this run's data are of shape \(7,\), .* are missing"),
+    ],
+)
+def test_a_state_of_other_data_is_named(noise: tuple, condition: dict[str, tuple], error: str) -> None:
+    made = simulation()
+    made.load_state_dict(filled().state_dict())
+    with pytest.raises(StateError, match=error):
+        made.inputs(torch.zeros(6, *noise), {n: torch.zeros(6, *shape, dtype=int) for n, shape in condition.items()})
+
+
 def test_one_step_only_needs_no_past() -> None:
     made = simulation(paths=[(999,)], counts={(999,): 4})
     made.fill(lambda noisy, t, condition: noisy, (3,), lambda n: {"class_labels": torch.zeros(n, dtype=int)}, CPU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -9,7 +10,7 @@ import torch
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
-from advloss import OptionError
+from advloss import InputError, OptionError
 from advloss_distill._family import Family, bare
 from advloss_distill._simulation import Conditions
 
@@ -41,7 +42,15 @@ class DiT(Family):
         return {**super().judged(condition, steps), "class": condition["class_labels"]}
 
     def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
-        labels = pipeline.get_label_ids(list(prompts or ()), **options)
+        names = list(prompts or ())
+        if unknown := sorted(set(names) - pipeline.labels.keys()):
+            near = difflib.get_close_matches(unknown[0], pipeline.labels, n=5, cutoff=0.4)
+            raise InputError(
+                f"this {self.name} knows {len(pipeline.labels)} names of classes, and {unknown[0]!r} is none of them"
+                + (f" (nor are {len(unknown) - 1} others that were given)" if unknown[1:] else "")
+                + (f"; near it: {', '.join(near)}" if near else "; pipeline.labels has them all")
+            )
+        labels = pipeline.get_label_ids(names, **options)
         return {"class_labels": torch.tensor(labels, device=self._device(pipeline))}
 
     def negative(self, pipeline: Any, count: int) -> dict[str, Any]:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 from advloss import OptionError, parse_component
 from advloss_distill.methods._build import METHODS
+
+
+def positive(text: str) -> float:
+    """A number of a command line that is above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+    return number
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,79 @@
+"""Is there room on the disk, for all that a run will write?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path as File
+from typing import Any
+
+from torch import Tensor, nn
+
+from advloss import OptionError
+from advloss_distill._distill import Distillation
+
+MARGIN = 1.1  # beside the weights there are samples on their way, configurations, tokenizers, file systems' own
+MOMENTS = 2  # Adam's
+
+
+def check_disk(out: File, distillation: Distillation, pipeline: Any, checkpoints: str = "checkpoints") -> None:
+    """Raise OptionError unless `out` has room for two checkpoints, or for one and the outcome.
+
+    A checkpoint goes when the next one is whole. One that is there already is counted as room.
+
+    Args:
+        pipeline: the teacher's; the outcome is all of it with the student in its place.
+        checkpoints: their folder in `out`.
+    """
+    one, outcome = checkpoint_size(distillation), _outcome_size(distillation, pipeline)
+    there = sum(file.stat().st_size for file in (out / checkpoints).glob("step-*/*") if file.is_file())
+    needed = one + max(one, outcome)
+    check_free(
+        out, needed - there, f" (a checkpoint takes {_gigabytes(one)}, the student's pipeline {_gigabytes(outcome)})"
+    )
+
+
+def check_free(folder: File, needed: float, what: str = "") -> None:
+    """Raise OptionError unless so many bytes, and a tenth more, are free on the disk of `folder`.
+
+    Args:
+        what: they are for, in parentheses.
+    """
+    home = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    needed, free = needed * MARGIN, shutil.disk_usage(home).free
+    if needed > free:
+        raise OptionError(
+            f"{folder} needs {_gigabytes(needed)}, and {_gigabytes(free)} are free on its disk{what}: make room, or write elsewhere"
+        )
+
+
+def checkpoint_size(distillation: Distillation) -> int:
+    """Bytes of one checkpoint: the student, its average and moments, the adversary's discriminator with its moments."""
+    student = distillation.accelerator.unwrap_model(distillation.student)
+    total = weights_size(student) + _size(distillation.ema.shadow_params) + _moments(distillation.optimizer)
+    if distillation.adversary is not None:
+        total += weights_size(distillation.adversary.discriminator) + _moments(distillation.adversary.optimizer)
+    return total
+
+
+def weights_size(module: nn.Module) -> int:
+    """Bytes of what the state of a network holds."""
+    return _size(value for value in module.state_dict().values() if isinstance(value, Tensor))
+
+
+def _outcome_size(distillation: Distillation, pipeline: Any) -> int:
+    student, teacher = distillation.accelerator.unwrap_model(distillation.student), distillation.teacher
+    parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module) and part is not teacher]
+    return sum(map(weights_size, [student, *parts]))
+
+
+def _moments(optimizer: Any) -> int:
+    return MOMENTS * _size(parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)  # of a sharded one, all of it
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
