@@ -41,6 +41,7 @@ from advloss_distill import (
     LatentData,
     Progress,
     Validation,
+    check_adapter,
     check_prediction,
     check_room,
     create_repository,
@@ -48,7 +49,9 @@ from advloss_distill import (
     estimate_memory,
     family_of,
     load_pipeline,
+    optimizer_of,
     push_folder,
+    read_curves,
     sampling_paths,
     save_adapter,
     save_pipeline,
@@ -56,13 +59,16 @@ from advloss_distill import (
     student_scheduler,
     teacher_made,
 )
-from advloss_distill.methods import Setup, add_method_options, build_method, memory_options, method_options
+from advloss_distill.methods import (
+    Setup,
+    add_method_options,
+    build_method,
+    memory_options,
+    method_options,
+    told_guidance,
+)
 
 SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
-CURVES = (
-    *("generator_loss", "distillation_loss"),
-    *("discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy"),
-)
 
 
 def main() -> int:
@@ -129,6 +135,7 @@ def validation_of(family: Family, pipeline, data, options: argparse.Namespace, a
         steps=options.steps,
         teacher_steps=options.teacher_steps,
         guidance_scale=options.validation_guidance,
+        student_guidance=told_guidance(options),
         seed=options.seed,
         device=accelerator.device,
     )
@@ -151,7 +158,9 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         log_with=None if options.tracker == "none" else options.tracker,
         project_dir=options.out,
     )
-    make_optimizer = optimizer_of(options)
+    make_optimizer = optimizer_of(options.optimizer)
+    if options.adapter:
+        check_adapter(pipeline)
     if options.push_to_hub and accelerator.is_main_process:
         options.push_to_hub = create_repository(options.push_to_hub, private=options.private)
     set_seed(options.seed, device_specific=True)
@@ -200,7 +209,7 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         return distillation.exit_status
     student = distillation.averaged_student()  # in every process: where it is sharded, each has a part
     if accelerator.is_main_process:
-        save = save_adapter if options.lora and options.adapter else save_pipeline
+        save = save_adapter if options.adapter else save_pipeline
         outcome = options.out / "student"
         save(outcome, student.cpu(), family, pipeline, scheduler, paths, card(options))
         print(f"the student is in {outcome}")
@@ -208,19 +217,6 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
             print(f"it is shared at {push_folder(outcome, options.push_to_hub)}")
     accelerator.end_training()
     return 0
-
-
-def optimizer_of(options: argparse.Namespace) -> type[torch.optim.Optimizer]:
-    """AdamW, or bitsandbytes' with moments of 8 bits; those of a paged one may leave a full device."""
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW
-    try:
-        from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
-    except ImportError as error:
-        raise advloss.PluginError(
-            f"--optimizer {options.optimizer} needs bitsandbytes: pip install bitsandbytes"
-        ) from error
-    return PagedAdamW8bit if options.optimizer.startswith("paged") else AdamW8bit
 
 
 def run(distillation: Distillation, options: argparse.Namespace, validation: Validation | None) -> bool:
@@ -263,7 +259,6 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
 
 def card(options: argparse.Namespace) -> Card:
     """What a reader of the model has to know."""
-    lines = [json.loads(line) for line in (options.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return Card(
         teacher=options.teacher,
         data=options.data_words
@@ -271,10 +266,12 @@ def card(options: argparse.Namespace) -> Card:
         settings={
             name: value.name if isinstance(value, Path) else value  # where things lie is nobody's business
             for name, value in vars(options).items()
-            if name not in ("command", "teacher", "data_words")
+            if name not in ("command", "teacher", "data_words", "licence")
         },
-        guidance_scale=sum(options.guidance) / 2 if options.guidance and len(options.guidance) == 2 else 0,
-        curves={name: [line[name] for line in lines] for name in CURVES if all(name in line for line in lines)},
+        licence=options.licence,
+        revision=options.revision,
+        guidance_scale=told_guidance(options),
+        curves=read_curves(options.out / "log.jsonl"),
         **({"name": options.push_to_hub} if options.push_to_hub else {}),
     )
 
@@ -336,7 +333,7 @@ def parse() -> argparse.Namespace:
     training.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
     training.add_argument("--iterations", type=int, default=5000)
     training.add_argument("--lora", type=int, default=0, metavar="RANK", help="train an adapter of this rank")
-    training.add_argument("--adapter", action="store_true", help="save the adapter alone, not merged")
+    training.add_argument("--adapter", action="store_true", help="with --lora: save the adapter alone, not merged")
     training.add_argument("--lr", type=float, default=1e-5, help="of the student (default: %(default)s)")
     training.add_argument("--discriminator-lr", type=float, default=1e-4, help="(default: %(default)s)")
     training.add_argument(
@@ -352,6 +349,9 @@ def parse() -> argparse.Namespace:
     training.add_argument("--optimizer", choices=("adamw", "adamw-8bit", "paged-adamw-8bit"), default="adamw")
     training.add_argument("--push-to-hub", metavar="NAME", help="share the student on the Hugging Face hub")
     training.add_argument("--private", action="store_true", help="share it with nobody else")
+    training.add_argument(
+        "--licence", help="of the teacher, for the model card (default: what the teacher's card says)"
+    )
     training.add_argument("--data-words", help="what the model card says about the data")
     training.add_argument("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
     training.add_argument(
@@ -373,6 +373,8 @@ def parse() -> argparse.Namespace:
     for name in ("batch_size", "iterations", "accumulate", "save_every", "teacher_steps", "pictures"):
         if getattr(options, name, 1) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.command == "train" and options.adapter and not options.lora:
+        parser.error("--adapter saves what --lora RANK trains: give both, or neither")
     return options
 
 
