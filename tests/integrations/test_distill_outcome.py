@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 from test_distill_families import tiny_run
 from torch import Tensor, nn
 
-from advloss import OptionError
+from advloss import OptionError, StateError, load_state
 from advloss_distill import (
     Card,
     Conditions,
@@ -186,6 +187,32 @@ def test_an_adapter_resumes_bit_by_bit(tmp_path: Path, accelerator: Accelerator)
         distillation.run(4)
         ends.append((weights(distillation.student), weights(distillation.averaged_student())))
     assert not differences(*ends)
+
+
+def test_a_checkpoint_of_an_adapter_holds_no_frozen_weights(tmp_path: Path, accelerator: Accelerator) -> None:
+    pipeline, family = tiny_family("sana")
+    teacher = pipeline.transformer
+    student = family.adapted(teacher, rank=2)
+    distillation = tiny_run(pipeline, family, student, accelerator)
+    distillation.run(1, checkpoints=tmp_path / "adapter")
+    (folder,) = (tmp_path / "adapter").iterdir()
+    saved = load_state(folder / "state.safetensors")["parts"]["student"]
+    assert not differences(saved, {n: v for n, v in student.state_dict().items() if "lora_" in n})
+
+    tiny_run(pipeline, family, family.student(teacher), accelerator).run(1, checkpoints=tmp_path / "whole")
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises(
+        StateError, match=r"student is of other weights: only the state has .* more; only this run has"
+    ) as e:
+        distillation.load(tmp_path / "whole")  # so, too, where checkpoints of adapters held frozen weights
+    assert len(str(e.value)) < 600
+    other = tiny_run(pipeline, family, family.adapted(teacher, rank=3), accelerator)
+    with pytest.raises(
+        StateError, match=r"another shape has \S+lora_A\S+ \(was \(2, 16\), is \(3, 16\)\).* more\. Build"
+    ) as e:
+        other.load(tmp_path / "adapter")
+    assert len(str(e.value)) < 600
+    assert not differences(before, student.state_dict())
 
 
 @pytest.mark.parametrize("name", NAMES)
