@@ -15,6 +15,7 @@ from ._encoded_images import EncodedImages as EncodedImages
 from ._fake_score import Denoising as Denoising
 from ._fake_score import FakeScore as FakeScore
 from ._family import Family as Family
+from ._family import call_defaults as call_defaults
 from ._family_spec import FamilySpec as FamilySpec
 from ._find_family import Families as Families
 from ._find_family import family_of as family_of
