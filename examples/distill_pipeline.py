@@ -59,14 +59,7 @@ from advloss_distill import (
     student_scheduler,
     teacher_made,
 )
-from advloss_distill.methods import (
-    Setup,
-    add_method_options,
-    build_method,
-    memory_options,
-    method_options,
-    told_guidance,
-)
+from advloss_distill.methods import Setup, add_method_options, build_method, memory_options, method_options, told_scale
 
 SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
 
@@ -135,7 +128,7 @@ def validation_of(family: Family, pipeline, data, options: argparse.Namespace, a
         steps=options.steps,
         teacher_steps=options.teacher_steps,
         guidance_scale=options.validation_guidance,
-        student_guidance=told_guidance(options),
+        student_guidance=told_scale(options),
         seed=options.seed,
         device=accelerator.device,
     )
@@ -259,18 +252,18 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
 
 def card(options: argparse.Namespace) -> Card:
     """What a reader of the model has to know."""
+    settings = {n: v for n, v in vars(options).items() if n not in ("command", "teacher", "data_words", "licence")}
+    for name, value in settings.items():
+        if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()):
+            settings[name] = Path(value).name  # where things lie is nobody's business
+    source = settings["data"] or settings["images"] or settings["shards"] or settings["dataset"]
     return Card(
         teacher=options.teacher,
-        data=options.data_words
-        or f"`{options.dataset or Path(options.data or options.images or options.shards).name}`",
-        settings={
-            name: value.name if isinstance(value, Path) else value  # where things lie is nobody's business
-            for name, value in vars(options).items()
-            if name not in ("command", "teacher", "data_words", "licence")
-        },
+        data=options.data_words or f"`{source}`",
+        settings=settings,
         licence=options.licence,
         revision=options.revision,
-        guidance_scale=told_guidance(options),
+        guidance_scale=told_scale(options),
         curves=read_curves(options.out / "log.jsonl"),
         **({"name": options.push_to_hub} if options.push_to_hub else {}),
     )
@@ -349,9 +342,7 @@ def parse() -> argparse.Namespace:
     training.add_argument("--optimizer", choices=("adamw", "adamw-8bit", "paged-adamw-8bit"), default="adamw")
     training.add_argument("--push-to-hub", metavar="NAME", help="share the student on the Hugging Face hub")
     training.add_argument("--private", action="store_true", help="share it with nobody else")
-    training.add_argument(
-        "--licence", help="of the teacher, for the model card (default: what the teacher's card says)"
-    )
+    training.add_argument("--licence", help="of the teacher, for the card (default: what its own card says)")
     training.add_argument("--data-words", help="what the model card says about the data")
     training.add_argument("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
     training.add_argument(

@@ -141,6 +141,10 @@ def test_images_from_elsewhere(
     data = tmp_path / "data.safetensors"
     assert here("cache", "--teacher", teacher, *source, "--data", data, "--device", "cpu") == 0
     assert LatentData.load(data, family_of(tiny_pipeline("dit"))).told["class_labels"].tolist() == [99]
+    assert here("train", "--teacher", teacher, *source, "--out", tmp_path / "out", *TINY) == 0
+    card = (tmp_path / "out" / "student" / "README.md").read_text()
+    assert f"- Data: `{Path(source[1]).name}`" in card
+    assert str(tmp_path) not in card
 
 
 def test_a_run_is_watched(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:

@@ -58,6 +58,6 @@ def method_options(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def told_guidance(options: argparse.Namespace) -> float | None:
+def told_scale(options: argparse.Namespace) -> float | None:
     """The middle of the range of ``--guidance`` that a student is told; None where it is told none."""
     return sum(options.guidance) / 2 if options.guidance and len(options.guidance) == 2 else None
