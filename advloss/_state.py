@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +142,38 @@ def _finite_where(own: Tensor, other: Tensor) -> bool:
 
 
 def check_names(own: Mapping[str, Any], given: Any, place: str) -> None:
-    """Raise StateError if `given` has a name that `own` lacks: a scheduler would take any as an attribute."""
-    if not isinstance(given, Mapping) or given.keys() - own.keys():
-        found = sorted(map(str, given.keys() - own.keys())) if isinstance(given, Mapping) else type(given).__name__
-        raise StateError(f"{place} has {', '.join(own)}; the state is of another kind, with {found}")
+    """Raise StateError if `given` has a name that `own` lacks: a scheduler would take any as an attribute.
+
+    Of weights also if it lacks one, or one has another shape.
+    """
+    if not isinstance(given, Mapping):
+        raise StateError(f"{place} has {_some(own)}; the state is of another kind, a {type(given).__name__}")
+    if own and all(isinstance(value, Tensor) for value in own.values()):
+        _check_weights(own, given, place)
+    elif strange := sorted(map(str, given.keys() - own.keys())):
+        raise StateError(f"{place} has {_some(own)}; the state is of another kind, with {_some(strange)}")
+
+
+def _check_weights(own: Mapping[str, Tensor], given: Mapping[str, Any], place: str) -> None:
+    """Name a few of what differs: a network has hundreds of names."""
+    differs = []
+    for where, names in (("the state", given.keys() - own.keys()), ("this run", own.keys() - given.keys())):
+        if names:
+            differs.append(f"only {where} has {_some(sorted(names))}")
+    shapes = {name: (tuple(getattr(given[name], "shape", ())), tuple(own[name].shape)) for name in own if name in given}
+    changed = [f"{name} (was {then}, is {now})" for name, (then, now) in shapes.items() if then != now]
+    if changed:
+        differs.append(f"another shape has {_some(changed)}")
+    if differs:
+        raise StateError(
+            f"{place} is of other weights: {'; '.join(differs)}. Build the run as it was: the same network, the same adapter or "
+            "none, the same version of advloss"
+        )
+
+
+def _some(names: Iterable[str], most: int = 2) -> str:
+    found = list(names)
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 def check_finite(value: Any, place: str) -> None:

@@ -41,6 +41,7 @@ from advloss_distill import (
     LatentData,
     Progress,
     Validation,
+    check_adapter,
     check_disk,
     check_prediction,
     create_repository,
@@ -49,7 +50,9 @@ from advloss_distill import (
     estimate_memory,
     family_of,
     load_pipeline,
+    optimizer_of,
     push_folder,
+    read_curves,
     sampling_paths,
     save_adapter,
     save_pipeline,
@@ -58,15 +61,31 @@ from advloss_distill import (
     teacher_made,
     trackers,
 )
-from advloss_distill.methods import Setup, add_method_options, build_method, memory_options, method_options, positive
+from advloss_distill.methods import (
+    Setup,
+    add_method_options,
+    build_method,
+    memory_options,
+    method_options,
+    positive,
+    told_scale,
+)
 
 SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
-CURVES = (
-    *("generator_loss", "distillation_loss"),
-    *("discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy"),
-)
 MAY_CHANGE = {  # when a run is resumed: how long, where, and how it is watched
-    *("command", "iterations", "resume", "dry_run", "out", "save_every", "cpu", "adapter", "push_to_hub", "private"),
+    *(
+        "command",
+        "iterations",
+        "resume",
+        "dry_run",
+        "out",
+        "save_every",
+        "cpu",
+        "adapter",
+        "push_to_hub",
+        "private",
+        "licence",
+    ),
     *("teacher", "revision", "data", "images", "dataset", "shards", "data_words", "tracker", "pictures"),
     *("teacher_steps", "validate_every", "validation_prompts", "validation_guidance"),
     *("gradient_checkpointing", "shard_teacher"),
@@ -137,6 +156,7 @@ def validation_of(family: Family, pipeline, data, options: argparse.Namespace, a
         steps=options.steps,
         teacher_steps=options.teacher_steps,
         guidance_scale=options.validation_guidance,
+        student_guidance=told_scale(options),
         seed=options.seed,
         device=accelerator.device,
     )
@@ -159,7 +179,9 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         log_with=None if options.tracker == "none" else options.tracker,
         project_dir=options.out,
     )
-    make_optimizer = optimizer_of(options)
+    make_optimizer = optimizer_of(options.optimizer)
+    if options.adapter:
+        check_adapter(pipeline)
     if options.push_to_hub and accelerator.is_main_process:
         options.push_to_hub = create_repository(options.push_to_hub, private=options.private)
     set_seed(options.seed, device_specific=True)
@@ -209,7 +231,7 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         return distillation.exit_status
     student = distillation.averaged_student()  # in every process: where it is sharded, each has a part
     if accelerator.is_main_process:
-        save = save_adapter if options.lora and options.adapter else save_pipeline
+        save = save_adapter if options.adapter else save_pipeline
         outcome = options.out / "student"
         save(outcome, student.cpu(), family, pipeline, scheduler, paths, card(options))
         print(f"the student is in {outcome}")
@@ -217,19 +239,6 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
             print(f"it is shared at {push_folder(outcome, options.push_to_hub)}")
     accelerator.end_training()
     return 0
-
-
-def optimizer_of(options: argparse.Namespace) -> type[torch.optim.Optimizer]:
-    """AdamW, or bitsandbytes' with moments of 8 bits; those of a paged one may leave a full device."""
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW
-    try:
-        from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
-    except ImportError as error:
-        raise advloss.PluginError(
-            f"--optimizer {options.optimizer} needs bitsandbytes: pip install bitsandbytes"
-        ) from error
-    return PagedAdamW8bit if options.optimizer.startswith("paged") else AdamW8bit
 
 
 def run(distillation: Distillation, options: argparse.Namespace, validation: Validation | None) -> bool:
@@ -272,18 +281,19 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
 
 def card(options: argparse.Namespace) -> Card:
     """What a reader of the model has to know."""
-    lines = [json.loads(line) for line in (options.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    settings = {n: v for n, v in vars(options).items() if n not in ("command", "teacher", "data_words", "licence")}
+    for name, value in settings.items():
+        if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()):
+            settings[name] = Path(value).name  # where things lie is nobody's business
+    source = settings["data"] or settings["images"] or settings["shards"] or settings["dataset"]
     return Card(
         teacher=options.teacher,
-        data=options.data_words
-        or f"`{options.dataset or Path(options.data or options.images or options.shards).name}`",
-        settings={
-            name: value.name if isinstance(value, Path) else value  # where things lie is nobody's business
-            for name, value in vars(options).items()
-            if name not in ("command", "teacher", "data_words")
-        },
-        guidance_scale=sum(options.guidance) / 2 if options.guidance and len(options.guidance) == 2 else 0,
-        curves={name: [line[name] for line in lines] for name in CURVES if all(name in line for line in lines)},
+        data=options.data_words or f"`{source}`",
+        settings=settings,
+        licence=options.licence,
+        revision=options.revision,
+        guidance_scale=told_scale(options),
+        curves=read_curves(options.out / "log.jsonl"),
         **({"name": options.push_to_hub} if options.push_to_hub else {}),
     )
 
@@ -342,7 +352,7 @@ def parse() -> argparse.Namespace:
     add("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
     add("--iterations", type=int, default=5000)
     add("--lora", type=int, default=0, metavar="RANK", help="train an adapter of this rank")
-    add("--adapter", action="store_true", help="save the adapter alone, not merged")
+    add("--adapter", action="store_true", help="with --lora: save the adapter alone, not merged")
     add("--lr", type=positive, default=1e-5, help="of the student (default: %(default)s)")
     add("--discriminator-lr", type=positive, default=1e-4, help="(default: %(default)s)")
     add("--backward-simulation", action=argparse.BooleanOptionalAction, help="train on its own samples")
@@ -356,6 +366,7 @@ def parse() -> argparse.Namespace:
     add("--optimizer", choices=("adamw", "adamw-8bit", "paged-adamw-8bit"), default="adamw")
     add("--push-to-hub", metavar="NAME", help="share the student on the Hugging Face hub")
     add("--private", action="store_true", help="share it with nobody else")
+    add("--licence", help="of the teacher, for the card (default: what its own card says)")
     add("--data-words", help="what the model card says about the data")
     add("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
     add("--validation-prompts", type=Path, help="file with a prompt a line (default: some of the data)")
@@ -371,6 +382,8 @@ def parse() -> argparse.Namespace:
     for name in ("batch_size", "iterations", "accumulate", "save_every", "teacher_steps", "pictures"):
         if getattr(options, name, 1) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.command == "train" and options.adapter and not options.lora:
+        parser.error("--adapter saves what --lora RANK trains: give both, or neither")
     return options
 
 

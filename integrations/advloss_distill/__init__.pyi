@@ -1,6 +1,7 @@
 from ._any_timestep import AnyTimestep as AnyTimestep
 from ._captioned import CaptionedImages as CaptionedImages
 from ._card import Card as Card
+from ._card import read_curves as read_curves
 from ._check_prediction import check_prediction as check_prediction
 from ._consistency import Consistency as Consistency
 from ._denoiser import ClassConditional as ClassConditional
@@ -14,6 +15,7 @@ from ._encoded_images import EncodedImages as EncodedImages
 from ._fake_score import Denoising as Denoising
 from ._fake_score import FakeScore as FakeScore
 from ._family import Family as Family
+from ._family import call_defaults as call_defaults
 from ._family_spec import FamilySpec as FamilySpec
 from ._find_family import Families as Families
 from ._find_family import family_of as family_of
@@ -36,6 +38,8 @@ from ._memory import estimate_memory as estimate_memory
 from ._misaligned import with_misaligned as with_misaligned
 from ._neighbours import AlongNeighbours as AlongNeighbours
 from ._noised_data import NoisedData as NoisedData
+from ._optimizer import optimizer_of as optimizer_of
+from ._outcome import check_adapter as check_adapter
 from ._outcome import check_room as check_room
 from ._outcome import save_adapter as save_adapter
 from ._outcome import save_pipeline as save_pipeline

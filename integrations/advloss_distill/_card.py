@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as File
+
+import huggingface_hub
 
 from advloss_distill._family import Family
 from advloss_distill._simulation import Path
 
 ROWS = 12
+CURVES = (
+    *("generator_loss", "distillation_loss"),
+    *("discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy"),
+)
 
 
 @dataclass(frozen=True)
@@ -18,13 +24,14 @@ class Card:
     """What a reader has to know.
 
     Attributes:
-        teacher: name on the hub, or path.
-        licence: of the teacher, which its students are bound to; None is looked up beside a local teacher.
+        teacher: name on the hub, or path; of a path its last part is shown.
+        revision: of the teacher on the hub.
+        licence: of the teacher, which its students are bound to; None is looked up in the teacher's own card.
         data: what it was trained on.
         settings: by name.
         curves: by name, values over training.
         name: of the model on the hub, or where else it is found.
-        guidance_scale: that a reader should sample with; 0 unless the student is told one.
+        guidance_scale: that a reader should sample with; None is the family's: 0, or `Family.adapter_guidance` of an adapter.
     """
 
     teacher: str
@@ -33,40 +40,34 @@ class Card:
     settings: Mapping[str, object] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     name: str = "path/to/this/folder"
-    guidance_scale: float = 0
+    guidance_scale: float | None = None
+    revision: str | None = None
 
     def text(self, pipeline: str, family: Family, paths: Sequence[Path], adapter: str | None = None) -> str:
         """Markdown with the front matter of the Hugging Face hub; `adapter` is the scheduler's class of one."""
-        licence = self.licence or licence_of(self.teacher)
+        licence = {"license": self.licence} if self.licence else licence_of(self.teacher, self.revision)
         local = File(self.teacher).exists()
-        front = ["---", "library_name: diffusers", f"license: {licence or 'other'}"]
+        teacher = File(self.teacher).resolve().name if local else self.teacher
+        front = ["---", "library_name: diffusers", *(f"{k}: {v}" for k, v in ({"license": "other"} | licence).items())]
         front += [] if local else [f"base_model: {self.teacher}"]
         front += ["tags:", "  - distillation", *(["  - lora"] if adapter else []), "---"]
-        call = ", ".join(f"{name}=..." for name in family.takes) if "class_labels" in family.takes else "prompt"
-        opened = ["from diffusers import DiffusionPipeline", ""]
-        if adapter:
-            opened = [f"from diffusers import DiffusionPipeline, {adapter}", ""]
-            opened += [
-                f'pipeline = DiffusionPipeline.from_pretrained("{self.teacher}")',
-                f'folder = "{self.name}"',
-            ]
-            opened += [f'pipeline.scheduler = {adapter}.from_pretrained(folder, subfolder="scheduler")']
-            opened += ["pipeline.load_lora_weights(folder)"]
-        else:
-            opened += [f'pipeline = DiffusionPipeline.from_pretrained("{self.name}")']
-        opened += [f"image = pipeline({call}, num_inference_steps=1, guidance_scale={self.guidance_scale:g}).images[0]"]
+        source = f"path/to/{teacher}" if local else teacher
+        opened = self._code(source, family, adapter)
         steps = [f"| {len(path)} | {', '.join(f'{t:g}' for t in path)} |" for path in paths]
         settings = [f"| {name} | {value} |" for name, value in self.settings.items()]
-        licence_words = licence or "not stated there: look it up before you share this model"
+        licence_words = (
+            licence.get("license_name", licence.get("license"))
+            or "not stated there: look it up before you share this model"
+        )
         parts = [
             "\n".join(front),
             f"# {pipeline} in {_numbers([len(path) for path in paths])} steps",
-            f"Distilled from `{self.teacher}` by an adversarial loss, with advloss.",
+            f"Distilled from `{teacher}` with advloss.",
             "\n".join(["```python", *opened, "```"]),
             "\n".join(
                 ["The scheduler visits the timesteps of training:", "", "| steps | timesteps |", "|---|---|", *steps]
             ),
-            f"- Teacher: `{self.teacher}`\n- Licence of the teacher, which binds this model, too: {licence_words}\n"
+            f"- Teacher: `{teacher}`\n- Licence of the teacher, which binds this model, too: {licence_words}\n"
             f"- Data: {self.data}\n- Resolution: {family.resolution} x {family.resolution}",
         ]
         if settings:
@@ -75,15 +76,48 @@ class Card:
             parts.append("\n".join(["## Curves", "", *_table(self.curves)]))
         return "\n\n".join(parts) + "\n"
 
+    def _code(self, teacher: str, family: Family, adapter: str | None) -> list[str]:
+        """Lines of Python that sample in one step, at the resolution and guidance of training."""
+        told = ", ".join(f"{name}=..." for name in family.takes) if "class_labels" in family.takes else "prompt"
+        guidance = self.guidance_scale
+        if guidance is None:
+            guidance = family.adapter_guidance if adapter else 0
+        sizes = "".join(f", {name}={value}" for name, value in family.size.items())
+        call = f"image = pipeline({told}, num_inference_steps=1, guidance_scale={guidance:g}{sizes}).images[0]"
+        if not adapter:
+            start = ["from diffusers import DiffusionPipeline", ""]
+            return [*start, f'pipeline = DiffusionPipeline.from_pretrained("{self.name}")', call]
+        return [
+            f"from diffusers import DiffusionPipeline, {adapter}",
+            "",
+            f'pipeline = DiffusionPipeline.from_pretrained("{teacher}")',
+            f'folder = "{self.name}"',
+            f'pipeline.scheduler = {adapter}.from_pretrained(folder, subfolder="scheduler")',
+            "pipeline.load_lora_weights(folder)",
+            call,
+        ]
 
-def licence_of(teacher: str) -> str | None:
-    """What the card of a local teacher says; None where there is none, or it says nothing."""
+
+def licence_of(teacher: str, revision: str | None = None) -> dict[str, str]:
+    """The fields ``license``, ``license_name`` and ``license_link`` of the card beside a local teacher, or on the hub.
+
+    Empty where there is none, it says nothing, or the hub cannot be asked and the card is not in its cache.
+    """
     card = File(teacher) / "README.md"
-    if not card.is_file():
-        return None
-    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    found = re.search(r"^license(?:_name)?:\s*(\S+)\s*$", front[1] if front else "", re.MULTILINE)
-    return found[1].strip("'\"") if found else None
+    try:
+        if not File(teacher).exists():
+            card = File(huggingface_hub.hf_hub_download(teacher, card.name, revision=revision))
+        said = huggingface_hub.ModelCard.load(card).data.to_dict()
+    except Exception:  # networks, names and other people's front matter raise of all kinds; a card is no reason to fail
+        return {}
+    found = {name: said.get(name) for name in ("license", "license_name", "license_link")}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+def read_curves(log: File) -> dict[str, list[float]]:
+    """What a card shows of a step log (JSON lines, as `Progress.as_dict` has them): losses and accuracies."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return {name: [line[name] for line in lines] for name in CURVES if all(name in line for line in lines)}
 
 
 def _numbers(steps: Sequence[int]) -> str:

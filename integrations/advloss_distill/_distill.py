@@ -239,8 +239,9 @@ class Distillation:
 
     def _state(self) -> TrainingState:
         """All that the next iteration depends on; the teacher is no part of it."""
+        student = self.accelerator.unwrap_model(self.student)
         shared: dict[str, Any] = {
-            "student": self.accelerator.unwrap_model(self.student),
+            "student": student if all(p.requires_grad for p in student.parameters()) else _WithoutFrozen(student),
             "guard": self.guard,
             "optimizer": self.optimizer,
             "ema": self.ema,
@@ -332,6 +333,20 @@ class Distillation:
 def trained(student: nn.Module) -> list[nn.Parameter]:
     """The parameters that change: all, or an adapter's."""
     return [parameter for parameter in student.parameters() if parameter.requires_grad]
+
+
+class _WithoutFrozen:
+    """The state of a student without weights that never change: of an adapter, the adapter alone."""
+
+    def __init__(self, student: nn.Module) -> None:
+        self._student = student
+        self._frozen = {name for name, parameter in student.named_parameters() if not parameter.requires_grad}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in self._student.state_dict().items() if name not in self._frozen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._student.load_state_dict(state, strict=False)  # names were compared before
 
 
 def _mean(losses: Sequence[Tensor | None]) -> Tensor | None:

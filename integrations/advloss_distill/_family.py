@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -38,6 +39,8 @@ class Family(Denoiser):
         predictions: what the networks of this family may predict.
         takes: the conditions that a call needs.
         shape: of one sample, latents `(C, H, W)`.
+        size: arguments of the pipeline's call for images of `resolution`; empty where it takes none.
+        adapter_guidance: the `guidance_scale` to call the teacher's pipeline with, once a student's adapter is in it.
 
     Raises:
         OptionError: the pipeline is none of this family, is distilled already, or the resolution does not fit it.
@@ -47,6 +50,7 @@ class Family(Denoiser):
     blocks: ClassVar[tuple[str, ...]]
     predictions: ClassVar[tuple[Prediction, ...]]
     takes: ClassVar[tuple[str, ...]]
+    adapter_guidance = 0.0
 
     def __init__(
         self,
@@ -78,6 +82,8 @@ class Family(Denoiser):
                 f"resolution={resolution}; a {self.name} makes images whose sides are multiples of {2 * factor}"
             )
         self.shape = (self._channels(network), self.resolution // factor, self.resolution // factor)
+        self.size = _size(pipeline, self.resolution)
+        self.guessed = vae is None and resolution is not None
         if vae is not None and self.shape[0] != vae.config.latent_channels:
             raise OptionError(
                 f"the network takes {self.shape[0]} channels and the VAE makes {vae.config.latent_channels}: networks for "
@@ -104,9 +110,17 @@ class Family(Denoiser):
 
     def adapted(self, teacher: nn.Module, rank: int = 64, **options: Any) -> nn.Module:
         """A copy of the teacher whose trainable part is an adapter (`add_lora`), to be loaded into the teacher's pipeline."""
-        student = copy.deepcopy(teacher).train()
+        student = self.student(teacher)
         add_lora(student, rank, **options)
         return student
+
+    def resized(self, student: Any) -> None:
+        """Write `resolution` into a student's configuration, so that its pipeline makes images of that size unasked.
+
+        Its answers stay as they are, also those of the network that is built from the configuration.
+        """
+        if student.config.get("sample_size"):
+            student.register_to_config(sample_size=self.shape[-1])
 
     def guided_student(self, teacher: nn.Module) -> nn.Module:
         """A trainable copy that is told ``condition["guidance"]``, and at first does not listen.
@@ -123,13 +137,17 @@ class Family(Denoiser):
         """Conditions for `prompts`, by the pipeline's own encoders.
 
         Args:
-            options: of the pipeline's `encode_prompt`.
+            options: of the pipeline's `encode_prompt`; its call's own defaults are `call_defaults`.
         """
+
+    def encode_unwanted(self, pipeline: Any, prompts: Sequence[str]) -> Conditions:
+        """Conditions for negative prompts, which some pipelines encode otherwise."""
+        return self.encode(pipeline, prompts)
 
     def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
         """What the pipeline's call is told beside `count` conditions, so that it can guide: embeddings of no prompt."""
         check_text_encoders(pipeline)
-        nothing = self.encode(pipeline, [""] * count)
+        nothing = self.encode_unwanted(pipeline, [""] * count)
         return {f"negative_{name}": value for name, value in nothing.items()}
 
     def nothing(self, pipeline: Any, prompt: str = "") -> Conditions:
@@ -144,7 +162,7 @@ class Family(Denoiser):
                 "too, or distil without guidance (a scale of 1)"
             )
         if prompt:
-            return self.encode(pipeline, [prompt])
+            return self.encode_unwanted(pipeline, [prompt])
         return {name.removeprefix("negative_"): value for name, value in self.negative(pipeline, 1).items()}
 
     def text(self, condition: Conditions) -> Tensor | None:
@@ -174,6 +192,17 @@ class Family(Denoiser):
     def arguments(self, condition: Conditions) -> dict[str, Any]:
         """`condition` as arguments of the pipeline's call."""
         return {name: condition[name] for name in self.takes}
+
+    def size_words(self) -> str:
+        """What the network takes, for an error."""
+        words = f"{self.shape} at {self.resolution} pixels"
+        if self.guessed:
+            factor = self.resolution // self.shape[-1]
+            words += (
+                f"; the pipeline was loaded without its VAE, and {factor} pixels a latent is a guess: load it with the VAE, or "
+                "give no resolution, for the network's own"
+            )
+        return words
 
     def check(self, condition: Conditions) -> None:
         """Raise InputError unless `condition` has all that a call needs."""
@@ -225,6 +254,28 @@ def check_text_encoders(pipeline: Any) -> None:
             f"this {type(pipeline).__name__} has no text encoder, and prompts (for guidance the empty one) have to be encoded: "
             "load one that has, or give embeddings and no guidance"
         )
+
+
+def call_defaults(pipeline: Any) -> dict[str, Any]:
+    """Options of `encode_prompt` whose defaults are others in the pipeline's call: with them both encode alike."""
+    own, call = (inspect.signature(way).parameters for way in (pipeline.encode_prompt, pipeline.__call__))
+    return {
+        name: call[name].default
+        for name, option in own.items()
+        if name in call and option.default is not option.empty and option.default != call[name].default
+    }
+
+
+def rescale_positions(student: Any, patches: Any, side: int) -> None:
+    """For a student that will be built for latents of `side`: the scale at which its positions (`PatchEmbed`) stay as they are."""
+    scale = patches.interpolation_scale * side / (patches.base_size * patches.patch_size)
+    student.register_to_config(interpolation_scale=int(scale) if scale == int(scale) else scale)
+
+
+def _size(pipeline: Any, side: int) -> dict[str, Any]:
+    """Arguments of the call; a size that the paper does not list would else become another ("binning")."""
+    size = {"height": side, "width": side, "use_resolution_binning": False}
+    return {name: value for name, value in size.items() if name in inspect.signature(pipeline.__call__).parameters}
 
 
 def bare(network: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path as File
@@ -74,9 +73,7 @@ class LatentData:
         data = cls(**state)
         shape = tuple(data.latents.shape[1:])
         if shape != family.shape:
-            raise StateError(
-                f"{path} holds latents {shape}, and the teacher takes {family.shape} at {family.resolution} pixels"
-            )
+            raise StateError(f"{path} holds latents {shape}, and the teacher takes {family.size_words()}")
         family.check(data.told)
         if vae is not None and data.vae is not None:
             check_signature(vae, data.vae, f"{path}")
@@ -177,15 +174,9 @@ def sample_latents(
     told = {**family.arguments(condition), **(negative or {})}
     if negative:
         told["negative_prompt"] = None  # some pipelines have "" for it, and take one of the two
-    if "use_resolution_binning" in inspect.signature(pipeline.__call__).parameters:
-        told["use_resolution_binning"] = False  # else a size that the paper does not list becomes another
-    if "class_labels" in told:  # DiT's pipeline takes no size and hands out no latents
-        size, kind = {}, "pt"
-    else:
-        size, kind = {"height": family.resolution, "width": family.resolution}, "latent"
-    made = pipeline(
-        **told, **size, num_inference_steps=steps, guidance_scale=guidance_scale, output_type=kind, **call
-    ).images
+    kind = "pt" if "class_labels" in told else "latent"  # DiT's pipeline hands out no latents
+    given = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "output_type": kind, **call}
+    made = pipeline(**told, **family.size, **given).images
     return family.unpack(made) if kind == "latent" else family.to_latents(pipeline.vae, made * 2 - 1)
 
 

@@ -16,7 +16,6 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from advloss import OptionError
 from advloss_distill._family import Family
-from advloss_distill._lora import add_lora
 from advloss_distill._simulation import Conditions
 
 WIDTHS = {  # where a network's configuration says how wide a condition is
@@ -92,10 +91,7 @@ def estimate_memory(
     kind: Any = type(network)
     with torch.device("meta"):
         teacher = kind.from_config(network.config).requires_grad_(False)
-        student = kind.from_config(network.config)
-    if lora:
-        add_lora(student, lora)
-    student.train()
+        student: Any = family.adapted(teacher, lora) if lora else family.student(teacher)
     judge = judged = 0
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in student.parameters())

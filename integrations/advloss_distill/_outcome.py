@@ -30,7 +30,8 @@ def save_pipeline(
     that is there is replaced.
 
     Args:
-        student: for example `Distillation.averaged_student()`; with an adapter it is changed.
+        student: for example `Distillation.averaged_student()`; its configuration is changed (`Family.resized`), and an adapter
+            merged.
         pipeline: the teacher's. It is not changed.
         scheduler: of the student.
         paths: that the student was trained on; the saved scheduler must visit them.
@@ -40,6 +41,7 @@ def save_pipeline(
     """
     if has_lora(student):
         merge_lora(student)
+    family.resized(student)
     outcome = copy.copy(pipeline)
     outcome.register_modules(**{family.part: student, "scheduler": scheduler})
     check_room(folder, *(part for part in outcome.components.values() if isinstance(part, nn.Module)))
@@ -61,14 +63,21 @@ def save_adapter(
     """
     if not has_lora(student):
         raise OptionError("this student has no adapter (add_lora puts one there); use save_pipeline")
-    if not hasattr(pipeline, "save_lora_weights"):
-        raise OptionError(f"a {type(pipeline).__name__} loads no adapters; save_pipeline merges it into the weights")
+    check_adapter(pipeline)
     with _new_folder(folder) as new:
         pipeline.save_lora_weights(new, **{f"{family.part}_lora_layers": lora_state(student)})
         scheduler.save_pretrained(new / "scheduler")
         _check_paths(type(scheduler).from_pretrained(new, subfolder="scheduler"), paths)
         text = card.text(type(pipeline).__name__, family, paths, adapter=type(scheduler).__name__)
         (new / "README.md").write_text(text, encoding="utf-8")
+
+
+def check_adapter(pipeline: Any) -> None:
+    """Raise OptionError where `save_adapter` could not write an adapter that this pipeline loads."""
+    if not hasattr(pipeline, "save_lora_weights"):
+        raise OptionError(
+            f"a {type(pipeline).__name__} loads no adapters; save_pipeline merges it into the weights (leave out --adapter)"
+        )
 
 
 def check_room(folder: File, *modules: nn.Module, copies: float = 1) -> None:

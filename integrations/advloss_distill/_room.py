@@ -50,7 +50,8 @@ def check_free(folder: File, needed: float, what: str = "") -> None:
 def checkpoint_size(distillation: Distillation) -> int:
     """Bytes of one checkpoint: the student, its average and moments, the adversary's discriminator with its moments."""
     student = distillation.accelerator.unwrap_model(distillation.student)
-    total = weights_size(student) + _size(distillation.ema.shadow_params) + _moments(distillation.optimizer)
+    frozen = _size(parameter for parameter in student.parameters() if not parameter.requires_grad)  # not kept
+    total = weights_size(student) - frozen + _size(distillation.ema.shadow_params) + _moments(distillation.optimizer)
     if distillation.adversary is not None:
         total += weights_size(distillation.adversary.discriminator) + _moments(distillation.adversary.optimizer)
     return total

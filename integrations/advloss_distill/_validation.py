@@ -34,6 +34,7 @@ class Validation:
         scheduler: that the student will be saved with.
         steps: of the student.
         teacher_steps, guidance_scale: of the teacher; above 1 its text encoders are asked for the empty prompt.
+        student_guidance: that a student of `Family.guided_student` is told.
         seed: of the noise.
         device: to sample on.
 
@@ -51,6 +52,7 @@ class Validation:
         steps: Sequence[int] = (1, 2, 4),
         teacher_steps: int = 28,
         guidance_scale: float = 1.0,
+        student_guidance: float | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -58,6 +60,8 @@ class Validation:
         self.device = torch.device(device)
         self.condition = {name: value.to(self.device) for name, value in condition.items()}
         self.count, self.seed = len(next(iter(condition.values()))), seed
+        if student_guidance is not None:
+            self.condition["guidance"] = torch.full((self.count,), student_guidance, device=self.device)
         negative = self._negative(guidance_scale) if guidance_scale > 1 else {}
         alone = copy.copy(pipeline)  # text encoders, which can be larger than all else, stay where they are
         alone.register_modules(**{name: None for name in pipeline.components if name.startswith("text_encoder")})

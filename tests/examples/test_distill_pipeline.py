@@ -142,6 +142,10 @@ def test_images_from_elsewhere(
     data = tmp_path / "data.safetensors"
     assert here("cache", "--teacher", teacher, *source, "--data", data, "--device", "cpu") == 0
     assert LatentData.load(data, family_of(tiny_pipeline("dit"))).told["class_labels"].tolist() == [99]
+    assert here("train", "--teacher", teacher, *source, "--out", tmp_path / "out", *TINY) == 0
+    card = (tmp_path / "out" / "student" / "README.md").read_text()
+    assert f"- Data: `{Path(source[1]).name}`" in card
+    assert str(tmp_path) not in card
 
 
 def test_a_run_is_watched(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
@@ -254,6 +258,25 @@ def test_an_adapter_and_a_dry_run(tmp_path: Path, here: Callable[..., int], caps
     assert "default_0" in pipeline.unet.peft_config
     call = {**FAMILIES["stable-diffusion"].call, "num_inference_steps": 1, "guidance_scale": 0, "output_type": "pt"}
     assert pipeline(**family.arguments(condition), **call).images.isfinite().all()
+    with pytest.raises(SystemExit):
+        here(*both[:-2], "--adapter", "--out", tmp_path / "out")
+    assert "--adapter saves what --lora RANK trains" in capsys.readouterr().err
+
+
+def test_an_adapter_that_nothing_loads_is_refused_before_training(
+    teacher: Path, tmp_path: Path, here: Callable[..., int]
+) -> None:
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    both = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--lora", 2)
+    with pytest.raises(advloss.OptionError, match=r"a DiTPipeline loads no adapters; .*leave out --adapter"):
+        here(*both, "--adapter")
+    assert not out.exists()
+    assert here(*both, "--licence", "mit", "--method", "lcm") == 0
+    card = (out / "student" / "README.md").read_text()
+    assert "license: mit" in card
+    assert "adversarial" not in card
+    assert str(tmp_path) not in card
 
 
 @pytest.mark.parametrize(
@@ -377,7 +400,7 @@ def test_a_teacher_of_no_family_is_refused_before_training(tmp_path: Path, here:
         (("--steps", 4, 4), "give numbers from 1 to 4, each once"),
         (("--steps", 1, 1001), "steps=1001; a student has from 1 to 1000"),
         (("--resolution", 17), "multiples of 4"),
-        (("--resolution", 32), "holds latents"),
+        (("--resolution", 32), "images of 16 pixels alone"),
         (("--blocks", 9), "blocks \\[9\\]"),
         (("--batch-size", 2), "too small for the 5 steps"),
         (("--prompts-without-text",), "there is no prompt in"),

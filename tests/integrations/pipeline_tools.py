@@ -28,7 +28,18 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from advloss_distill import Conditions, Family, family_of
 
@@ -293,3 +304,92 @@ def tiny_conditions(family: Family, count: int) -> Conditions:
         "class_labels": lambda: torch.randint(CLASSES, (count,)),
     }
     return {name: draws[name]() for name in family.takes}
+
+
+WORDS = (
+    "<pad>",
+    "<bos>",
+    "<eos>",
+    "<unk>",
+    "a",
+    "red",
+    "fox",
+    "House",
+    "house",
+    "in",
+    "the",
+    "snow",
+    "given",
+    "user",
+    "prompt",
+)
+
+
+def tiny_tokenizer(length: int) -> PreTrainedTokenizerFast:
+    """A token a word; begins and ends a text."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    special = {name: f"<{name.split('_')[0]}>" for name in ("pad_token", "bos_token", "eos_token", "unk_token")}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, **special)
+
+
+def tiny_clip(width: int, pooled: int | None = None) -> CLIPTextModel | CLIPTextModelWithProjection:
+    config = CLIPTextConfig(
+        vocab_size=len(WORDS),
+        hidden_size=width,
+        intermediate_size=16,
+        projection_dim=pooled or width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return (CLIPTextModelWithProjection if pooled else CLIPTextModel)(config).eval()
+
+
+def tiny_t5() -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(vocab_size=len(WORDS), d_model=TEXT, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    ).eval()
+
+
+def tiny_gemma() -> Gemma2Model:
+    config = Gemma2Config(
+        vocab_size=len(WORDS),
+        hidden_size=TEXT,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return Gemma2Model(config).eval()
+
+
+ENCODERS: dict[str, Callable[[], list[Any]]] = {
+    "stable-diffusion": lambda: [tiny_clip(TEXT)],
+    "stable-diffusion-xl": lambda: [tiny_clip(TEXT // 2), tiny_clip(TEXT // 2, POOLED)],
+    "stable-diffusion-3": lambda: [tiny_clip(TEXT // 2, POOLED // 2), tiny_clip(TEXT // 2, POOLED // 2), tiny_t5()],
+    "flux": lambda: [tiny_clip(POOLED), tiny_t5()],
+    "pixart": lambda: [tiny_t5()],
+    "sana": lambda: [tiny_gemma()],
+}
+
+
+def tiny_text(name: str) -> dict[str, Any]:
+    """Text encoders of a family and their tokenizers, from configurations: parts of `tiny_pipeline`."""
+    torch.manual_seed(1)
+    parts: dict[str, Any] = {}
+    for i, encoder in enumerate(ENCODERS[name](), 1):
+        end = "" if i == 1 else f"_{i}"
+        length = 12 if isinstance(encoder, (CLIPTextModel, CLIPTextModelWithProjection)) else 512
+        parts |= {f"text_encoder{end}": encoder, f"tokenizer{end}": tiny_tokenizer(length)}
+    return parts

@@ -19,7 +19,17 @@ from diffusers import (
     LCMScheduler,
 )
 from distill_tools import differences, fresh_accelerator, weights
-from pipeline_tools import FAMILIES, flux, stable_diffusion, tiny_conditions, tiny_family, tiny_pipeline, tiny_unet
+from pipeline_tools import (
+    ENCODERS,
+    FAMILIES,
+    flux,
+    stable_diffusion,
+    tiny_conditions,
+    tiny_family,
+    tiny_pipeline,
+    tiny_text,
+    tiny_unet,
+)
 from torch import Tensor, nn
 
 import advloss
@@ -88,7 +98,43 @@ def test_one_step_of_the_teachers_own_scheduler_ends_at_x0(name: str) -> None:
 def test_the_network_is_called_as_the_pipeline_calls_it(name: str) -> None:
     """Every tensor that the pipeline gives its network, the family gives it too, and packs and unpacks what comes back."""
     pipeline, family = tiny_family(name)
-    network, condition = pipeline.components[family.part], tiny_conditions(family, 2)
+    condition = tiny_conditions(family, 2)
+    as_called(name, pipeline, family, family.arguments(condition), condition)
+
+
+PROMPTS = ["a Red  fox", "the house in the snow"]
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_prompts_reach_the_network_as_the_pipeline_brings_them(name: str) -> None:
+    """With text encoders and tokenizers, and the defaults of the pipeline's call."""
+    pipeline = tiny_pipeline(name, **tiny_text(name))
+    family = family_of(pipeline, resolution=FAMILIES[name].side)
+    with torch.no_grad():
+        condition = family.encode(pipeline, PROMPTS)
+    as_called(name, pipeline, family, {"prompt": PROMPTS}, condition)
+
+
+def test_nothing_is_what_guidance_of_the_pipeline_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sana's pipeline has an instruction before prompts, and none before negative ones."""
+    pipeline = tiny_pipeline("sana", **tiny_text("sana"))
+    family = family_of(pipeline, resolution=32)
+    network, calls = pipeline.transformer, []
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda *a, **o: calls.append(o) or forward(*a, **o))
+    for negative in ("", "a house"):
+        call = {**FAMILIES["sana"].call, "num_inference_steps": 1, "output_type": "latent", "negative_prompt": negative}
+        pipeline("a fox", guidance_scale=3, **call)
+        with torch.no_grad():
+            nothing = family.nothing(pipeline, negative)
+        theirs = calls[-1]
+        torch.testing.assert_close(nothing["prompt_embeds"], theirs["encoder_hidden_states"][:1])
+        assert torch.equal(nothing["prompt_attention_mask"], theirs["encoder_attention_mask"][:1])
+
+
+def as_called(name: str, pipeline: Any, family: Family, given: dict[str, Any], condition: Conditions) -> None:
+    """The pipeline's call with `given` gives its network what the family gives it with `condition`."""
+    network = pipeline.components[family.part]
     calls: list[tuple[dict[str, Any], Tensor]] = []
     forward = type(network).forward
 
@@ -104,7 +150,7 @@ def test_the_network_is_called_as_the_pipeline_calls_it(name: str) -> None:
         call["guidance_scale"] = family.guidance  # type: ignore[attr-defined]
     if name == "dit":
         call.pop("output_type")
-    pipeline(**family.arguments(condition), **call)
+    pipeline(**given, **call)
     theirs, their_output = calls[0]
     noisy = theirs.get("hidden_states", theirs.get("argument 0"))
     timestep = pipeline.scheduler.timesteps[0]
@@ -424,3 +470,19 @@ def test_a_family_whose_class_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     pipeline.__class__ = type("MyPipeline", (type(pipeline),), {})
     with pytest.raises(PluginError, match="stranger:Yours cannot be imported"):
         family_of(pipeline)
+
+
+def test_dit_makes_images_of_one_size() -> None:
+    with pytest.raises(OptionError, match="resolution=32; a DiTPipeline makes images of 16 pixels alone"):
+        tiny_family("dit", resolution=32)
+
+
+def test_a_size_that_was_guessed_is_said_to_be() -> None:
+    pipeline = tiny_pipeline("stable-diffusion", vae=None)
+    assert (
+        "(4, 2, 2) at 16 pixels; the pipeline was loaded without its VAE"
+        in family_of(pipeline, resolution=16).size_words()
+    )
+    assert family_of(pipeline).shape == (4, 8, 8)
+    _, family = tiny_family("stable-diffusion")
+    assert family.size_words() == "(4, 8, 8) at 16 pixels"

@@ -71,7 +71,7 @@ def test_what_does_not_fit_the_teacher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"there is no file .*none: make it with LatentData\.save"):
         LatentData.load(tmp_path / "none", family)
     with pytest.raises(StateError, match=r"latents \(4, 8, 8\), and the teacher takes \(4, 16, 16\) at 32 pixels"):
-        LatentData.load(path, family_of(tiny_pipeline("dit"), resolution=32))
+        LatentData.load(path, family_of(tiny_pipeline("pixart"), resolution=32))
     with pytest.raises(InputError, match="prompt_embeds is missing"):
         LatentData.load(path, tiny_family("stable-diffusion")[1])
     (tmp_path / "none.safetensors").write_bytes(b"")

@@ -93,7 +93,7 @@ def test_plain_diffusers_tells_a_student_its_guidance(name: str, tmp_path: Path,
         setup.paths,
         dataclasses.replace(CARD, guidance_scale=5.5),
     )
-    assert "num_inference_steps=1, guidance_scale=5.5)" in (tmp_path / "out" / "README.md").read_text()
+    assert "num_inference_steps=1, guidance_scale=5.5, height=16" in (tmp_path / "out" / "README.md").read_text()
     opened = DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES[name].missing)
     opened.set_progress_bar_config(disable=True)
     told, images = setup.family.arguments(tiny_conditions(setup.family, 2)), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from accelerate import Accelerator
@@ -26,7 +28,7 @@ from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 from test_distill_families import tiny_run
 from torch import Tensor, nn
 
-from advloss import OptionError
+from advloss import OptionError, StateError, load_state
 from advloss_distill import (
     Card,
     Conditions,
@@ -236,6 +238,32 @@ def test_an_adapter_resumes_bit_by_bit(tmp_path: Path, accelerator: Accelerator)
     assert not differences(*ends)
 
 
+def test_a_checkpoint_of_an_adapter_holds_no_frozen_weights(tmp_path: Path, accelerator: Accelerator) -> None:
+    pipeline, family = tiny_family("sana")
+    teacher = pipeline.transformer
+    student = family.adapted(teacher, rank=2)
+    distillation = tiny_run(pipeline, family, student, accelerator)
+    distillation.run(1, checkpoints=tmp_path / "adapter")
+    (folder,) = (tmp_path / "adapter").iterdir()
+    saved = load_state(folder / "state.safetensors")["parts"]["student"]
+    assert not differences(saved, {n: v for n, v in student.state_dict().items() if "lora_" in n})
+
+    tiny_run(pipeline, family, family.student(teacher), accelerator).run(1, checkpoints=tmp_path / "whole")
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises(
+        StateError, match=r"student is of other weights: only the state has .* more; only this run has"
+    ) as e:
+        distillation.load(tmp_path / "whole")  # so, too, where checkpoints of adapters held frozen weights
+    assert len(str(e.value)) < 600
+    other = tiny_run(pipeline, family, family.adapted(teacher, rank=3), accelerator)
+    with pytest.raises(
+        StateError, match=r"another shape has \S+lora_A\S+ \(was \(2, 16\), is \(3, 16\)\).* more\. Build"
+    ) as e:
+        other.load(tmp_path / "adapter")
+    assert len(str(e.value)) < 600
+    assert not differences(before, student.state_dict())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_adapter_is_merged_into_a_pipeline(name: str, tmp_path: Path) -> None:
     pipeline, family = tiny_family(name)
@@ -254,6 +282,84 @@ def test_an_adapter_is_merged_into_a_pipeline(name: str, tmp_path: Path) -> None
     with torch.no_grad():
         found = family.output(opened.components[family.part], noisy, timesteps, condition)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def as_the_card_says(
+    folder: Path, pipeline: Any, family: Family, condition: Conditions, missing: dict[str, None]
+) -> Any:
+    """Run the card's code, with embeddings in place of the prompt and the pipeline at hand; returns latents and the image."""
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    told = "**told" if family.size else "class_labels=[3]"
+    code = code.replace("pipeline(prompt", "pipeline(**told").replace("pipeline(class_labels=...", f"pipeline({told}")
+    here = {"told": family.arguments({name: value[:1] for name, value in condition.items()})}
+    opened = pipeline or DiffusionPipeline.from_pretrained(folder, **missing)
+    opened.set_progress_bar_config(disable=True)
+    lines = [line for line in code.splitlines() if not line.startswith("pipeline = ")]
+    exec("\n".join(lines).replace("path/to/this/folder", str(folder)), here | {"pipeline": opened}, here)
+    return here["image"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cards_call_makes_images_at_the_resolution_of_training(name: str, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline(name)
+    side = FAMILIES[name].side * (1 if name == "dit" else 2)
+    family = family_of(pipeline, resolution=side)
+    student, scheduler = family.student(pipeline.components[family.part]).eval(), student_scheduler(family)
+    condition, noisy, timesteps = tiny_conditions(family, 2), torch.randn(2, *family.shape), torch.tensor([9, 499])
+    with torch.no_grad():
+        expected = family.output(student, noisy, timesteps, condition)
+    for _ in range(2):  # saving it again changes nothing
+        save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, sampling_paths(scheduler), CARD)
+    opened = DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES[name].missing)
+    with torch.no_grad():
+        found = family.output(opened.components[family.part], noisy, timesteps, condition)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    image = as_the_card_says(tmp_path / "out", None, family, condition, FAMILIES[name].missing)
+    assert image.size == (side, side)
+    if name.startswith("stable-diffusion"):  # the others' calls have sizes of their own
+        opened.set_progress_bar_config(disable=True)
+        made = opened(**family.arguments(condition), num_inference_steps=1, guidance_scale=0, output_type="pt").images
+        assert made.shape[-2:] == (side, side)
+
+
+def test_positions_stay_at_another_resolution_where_networks_scale_them(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline("sana")
+    config = {**pipeline.transformer.config, "interpolation_scale": 2.0}
+    pipeline.register_modules(transformer=type(pipeline.transformer).from_config(config).eval())
+    family = family_of(pipeline, resolution=64)
+    condition, noisy, timesteps = tiny_conditions(family, 2), torch.randn(2, *family.shape), torch.tensor([9, 499])
+    student, scheduler = family.student(pipeline.transformer).eval(), student_scheduler(family)
+    save_pipeline(tmp_path / "out", student, family, pipeline, scheduler, sampling_paths(scheduler), CARD)
+    opened = DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES["sana"].missing)
+    assert opened.transformer.config.sample_size == family.shape[-1]
+    with torch.no_grad():
+        expected = family.output(student, noisy, timesteps, condition)
+        torch.testing.assert_close(family.output(opened.transformer, noisy, timesteps, condition), expected)
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["merged", "adapter"])
+def test_an_adapter_of_flux_samples_with_the_guidance_it_was_trained_at(adapter: bool, tmp_path: Path) -> None:
+    pipeline, family = tiny_family("flux", guidance=2.5)
+    student = family.adapted(pipeline.transformer, rank=2).eval()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.1)
+    scheduler, condition = student_scheduler(family), tiny_conditions(family, 1)
+    paths = sampling_paths(scheduler, STEPS)
+    expected = as_trained(family, student, paths[0], condition, seed=5)
+    save = save_adapter if adapter else save_pipeline
+    save(tmp_path / "out", student, family, pipeline, scheduler, paths, CARD)
+    opened = pipeline if adapter else DiffusionPipeline.from_pretrained(tmp_path / "out", **FAMILIES["flux"].missing)
+    made: list[Tensor] = []
+    decode = opened.vae.decode
+    opened.vae.decode = lambda latents, **options: made.append(latents) or decode(latents, **options)
+    torch.manual_seed(5)
+    as_the_card_says(tmp_path / "out", opened, family, condition, {})
+    found = (made[0] - opened.vae.config.shift_factor) * opened.vae.config.scaling_factor
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    guidance = 2.5 if adapter else 0
+    assert f"guidance_scale={guidance}, height=16, width=16)" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_pipelines_without_adapters_say_so(tmp_path: Path) -> None:
@@ -303,11 +409,41 @@ def test_the_card_says_what_a_reader_has_to_know(tmp_path: Path) -> None:
         "Data: noise",
     ):
         assert words in text
+    assert "adversarial" not in text
+
+
+def test_the_licence_is_the_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, family = tiny_family("stable-diffusion")
+
+    def text(teacher: object, **options: Any) -> str:
+        return Card(teacher=str(teacher), data="noise", **options).text("P", family, ((999,),), adapter="LCMScheduler")
+
     (tmp_path / "README.md").write_text("---\nlicense: 'creativeml-openrail-m'\ntags: []\n---\nA teacher.\n")
-    local = Card(teacher=str(tmp_path), data="noise").text("StableDiffusionPipeline", family, paths)
+    local = text(tmp_path)
     assert "license: creativeml-openrail-m" in local
     assert "base_model" not in local
-    assert "look it up before you share" in Card(teacher="x/y", data="noise").text("P", family, paths)
+    assert str(tmp_path) not in local  # where things lie is nobody's business
+    assert f'from_pretrained("path/to/{tmp_path.name}")' in local
+    assert "license: mit" in text(tmp_path, licence="mit")
+    (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: community\nlicense_link: LICENSE.md\n---\n")
+    assert "license: other\nlicense_name: community\nlicense_link: LICENSE.md\n" in (named := text(tmp_path))
+    assert "binds this model, too: community" in named
+    (tmp_path / "README.md").write_text("---\nlicense: [: no yaml\n---\n")
+    assert "look it up before you share" in text(tmp_path)
+    cached = tmp_path / "hub" / "models--me--teacher"
+    for revision in ("main", "older"):
+        (cached / "snapshots" / revision).mkdir(parents=True)
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "refs" / revision).write_text(revision)
+    (cached / "snapshots" / "main" / "README.md").write_text("---\nlicense: openrail++\n---\n")
+    (cached / "snapshots" / "older" / "README.md").write_text("---\nlicense: mit\n---\n")
+    download = huggingface_hub.hf_hub_download
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *a, **o: download(*a, **o, cache_dir=tmp_path / "hub")
+    )
+    assert "license: openrail++\nbase_model: me/teacher" in text("me/teacher")
+    assert "license: mit" in text("me/teacher", revision="older")
+    assert "look it up before you share" in text("me/other")
 
 
 def test_it_opens_without_advloss(tmp_path: Path) -> None:

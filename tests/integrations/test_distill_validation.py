@@ -64,6 +64,24 @@ def test_the_student_is_seen_as_it_was_trained(name: str) -> None:
     assert not differences(made, validation(student))
 
 
+def test_a_student_is_told_its_guidance() -> None:
+    made = []
+    for guidance in (None, 3.0, 8.0):
+        validation, family, pipeline = validation_of("stable-diffusion", student_guidance=guidance)
+        torch.manual_seed(2)
+        student: Any = family.guided_student(pipeline.unet)
+        with torch.no_grad():
+            student.time_embedding.cond_proj.weight.normal_(std=0.3)
+        made.append(list(validation(student).values()))
+    assert torch.equal(made[1][0], made[2][0])  # the teacher
+    call = {**FAMILIES["stable-diffusion"].call, "num_inference_steps": 1, "guidance_scale": 8, "output_type": "pt"}
+    pipeline.register_modules(unet=student.eval(), scheduler=student_scheduler(family))
+    images = pipeline(**family.arguments(validation.condition), **call, generator=torch.manual_seed(SEED)).images
+    torch.testing.assert_close(made[2][1] / 2 + 0.5, images, rtol=1e-2, atol=1e-3)
+    for other in made[:2]:
+        assert not torch.allclose(other[1] / 2 + 0.5, images, rtol=1e-2, atol=1e-3)
+
+
 def test_the_teacher_is_seen_with_guidance() -> None:
     teachers = [validation_of("dit", guidance_scale=scale)[0].teacher["teacher, 3 steps"] for scale in (1.0, 6.0, 6.0)]
     assert not torch.allclose(teachers[0], teachers[1], atol=1e-3)

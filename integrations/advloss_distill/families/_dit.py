@@ -23,6 +23,14 @@ class DiT(Family):
     predictions = ("epsilon",)
     takes = ("class_labels",)
 
+    def __init__(self, pipeline: Any, *, resolution: int | None = None, **options: Any) -> None:
+        super().__init__(pipeline, resolution=resolution, **options)
+        own, factor = pipeline.transformer.config.sample_size, self.resolution // self.shape[-1]
+        if self.shape[-1] != own:
+            raise OptionError(
+                f"resolution={resolution}; a {self.name} makes images of {own * factor} pixels alone, and takes no size"
+            )
+
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)
         output = network(noisy, timestep=timesteps, class_labels=condition["class_labels"]).sample
@@ -31,9 +39,6 @@ class DiT(Family):
     def student(self, teacher: nn.Module) -> nn.Module:
         """A trainable copy that forgets no classes: a teacher in training drops some, to learn guidance."""
         return _without_dropout(super().student(teacher))
-
-    def adapted(self, teacher: nn.Module, rank: int = 64, **options: Any) -> nn.Module:
-        return _without_dropout(super().adapted(teacher, rank, **options))
 
     def num_classes(self, network: Any) -> int | None:
         return int(bare(network).config.num_embeds_ada_norm)

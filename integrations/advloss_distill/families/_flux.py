@@ -18,8 +18,9 @@ from advloss_distill._simulation import Conditions
 class Flux(Family):
     """A transformer that predicts ``noise - x_0`` of latents packed to tokens, 2 x 2 to one.
 
-    Its teacher has guidance distilled into an input. A student (`student`) has the teacher's answer at `guidance` built
-    into its time embedding, and that input no more: whatever `guidance_scale` a pipeline is called with, it is the same.
+    Its teacher has guidance distilled into an input. A student (`student`, and `adapted`, until its adapter is loaded into
+    the teacher) has the teacher's answer at `guidance` built into its time embedding, and that input no more: whatever
+    `guidance_scale` a pipeline is called with, it is the same.
 
     Args:
         guidance: that the teacher is told.
@@ -37,6 +38,7 @@ class Flux(Family):
             not told and not pipeline.scheduler.config.use_dynamic_shifting,
             "it has neither a guidance input nor a schedule that depends on the resolution, as schnell",
         )
+        self.adapter_guidance = guidance if told else 0.0
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)

@@ -7,7 +7,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from advloss_distill._family import Family
+from advloss_distill._family import Family, call_defaults, rescale_positions
 from advloss_distill._simulation import Conditions
 
 
@@ -31,5 +31,11 @@ class PixArt(Family):
         return output[:, : noisy.shape[1]]
 
     def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
-        embeds, mask, _, _ = pipeline.encode_prompt(prompts, False, device=self._device(pipeline), **options)
+        options = {"device": self._device(pipeline), **call_defaults(pipeline), **options}
+        embeds, mask, _, _ = pipeline.encode_prompt(prompts, False, **options)
         return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
+
+    def resized(self, student: Any) -> None:
+        rescale_positions(student, student.pos_embed, self.shape[-1])
+        student.register_to_config(use_additional_conditions=student.use_additional_conditions)  # else the size decides
+        super().resized(student)

@@ -7,7 +7,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from advloss_distill._family import Family, bare
+from advloss_distill._family import Family, bare, call_defaults, rescale_positions
 from advloss_distill._simulation import Conditions
 
 
@@ -33,5 +33,14 @@ class Sana(Family):
         ).sample
 
     def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
-        embeds, mask, _, _ = pipeline.encode_prompt(prompts, False, device=self._device(pipeline), **options)
+        options = {"device": self._device(pipeline), **call_defaults(pipeline), **options}
+        embeds, mask, _, _ = pipeline.encode_prompt(prompts, False, **options)
         return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
+
+    def encode_unwanted(self, pipeline: Any, prompts: Sequence[str]) -> Conditions:
+        return self.encode(pipeline, prompts, complex_human_instruction=None)  # as its call encodes negative prompts
+
+    def resized(self, student: Any) -> None:
+        if student.config.interpolation_scale is not None:
+            rescale_positions(student, student.patch_embed, self.shape[-1])
+        super().resized(student)

@@ -73,3 +73,8 @@ def method_options(options: argparse.Namespace) -> dict[str, Any]:
             raise OptionError(f"--guidance {found['guidance']}: {options.method} takes one scale; a range is for lcm")
         (found["guidance"],) = found["guidance"]
     return found
+
+
+def told_scale(options: argparse.Namespace) -> float | None:
+    """The middle of the range of ``--guidance`` that a student is told; None where it is told none."""
+    return sum(options.guidance) / 2 if options.guidance and len(options.guidance) == 2 else None
