@@ -19,7 +19,6 @@ from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Figures
 from benchmarks.shapes.models import cosine
 
-BACK = 0.5  # of the way to where a student started, in the end (docs/distillation.md)
 RELATIVISTIC = "losses/relativistic"
 TRUNK = {"architecture": "convolutional", "norm": "none"}
 ON_LATENTS = ("discriminators/projection", {**TRUNK, "width": 32})
@@ -39,6 +38,7 @@ class Run:
     batches: of the domain's size, in one of the student's: means over few samples are noisy, and a student drifts with them.
     backward: whether inputs of later steps are the student's own samples; noised real ones otherwise.
     started: on the teacher's trajectories; a copy of the teacher otherwise.
+    back: of the way to where a student started, in the end (docs/distillation.md).
     options: of the method.
     """
 
@@ -49,6 +49,7 @@ class Run:
     batches: int = 2
     backward: bool = True
     started: bool = True
+    back: float = 0.5
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,13 +66,16 @@ RUNS = {
         options={"loss": RELATIVISTIC, "renoise": (-2.0, 1.0), "blocks": (0, 4), "r1_weight": 1e-3},
     ),
     "add": Run(
-        800,
-        1e-4,
-        1e-3,
+        900,
+        4e-5,
+        3e-3,
         1,
+        backward=False,
+        back=0.2,
         options={
             "discriminator": ON_IMAGES,
-            "distillation_weight": 1.0,
+            "loss": RELATIVISTIC,
+            "distillation_weight": 0.3,
             "r1_method": "finite-difference",
             "r1_weight": 0.02,
         },
@@ -138,6 +142,6 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         sys.exit(distillation.exit_status)
     seconds, student = time.process_time() - began, distillation.averaged_student()
     if settings.started:
-        step_back(student, domain.start, BACK)
+        step_back(student, domain.start, settings.back)
     figures = domain.judged(student, scheduler, STEPS, method)
     return Outcome(figures, seconds, settings.evaluations * count * setup.batch_size / 1e6, student)
