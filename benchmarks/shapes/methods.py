@@ -66,9 +66,9 @@ RUNS = {
         options={"loss": RELATIVISTIC, "renoise": (-2.0, 1.0), "blocks": (0, 4), "r1_weight": 1e-3},
     ),
     "add": Run(
-        900,
+        500,
         4e-5,
-        3e-3,
+        2e-3,
         1,
         backward=False,
         back=0.2,
@@ -76,8 +76,8 @@ RUNS = {
             "discriminator": ON_IMAGES,
             "loss": RELATIVISTIC,
             "distillation_weight": 0.3,
-            "r1_method": "finite-difference",
-            "r1_weight": 0.02,
+            "r1_method": "exact",
+            "r1_weight": 0.2,
         },
     ),
     "dmd2": Run(
