@@ -32,7 +32,8 @@ def main() -> None:
     torch.set_flush_denormal(True)
     domain = Domain(options.out, SHORT if options.short else Sizes())
     rows = dict(domain.rows)
-    save(domain.samples(domain.teacher, noise_levels(), domain.sizes.teacher_steps), options.out / "teacher.png")
+    if not (picture := options.out / "teacher.png").exists():
+        save(domain.samples(domain.teacher, noise_levels(), domain.sizes.teacher_steps), picture)
     for method in options.methods:
         outcome = run(method, domain, options.seed, 2 if options.short else options.iterations, show)
         rows |= outcome.figures
