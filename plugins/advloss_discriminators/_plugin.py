@@ -110,13 +110,14 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             summary="Any image discriminator, on squares of pixels turned into channels; for large images.",
             paper=_ESPCN,
             smallest=47,
-            conditions=("class", "vector", "image", "time"),
+            conditions=(
+                "image",
+            ),  # and those of what is inside; the catalogue shows those that come with a map of logits
             batch_coupled=True,
             examples=(
                 {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1})},
                 {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1}), "condition_channels": 1},
                 {"discriminator": ("discriminators/unet", {"width": 2}), "factor": 3},
-                {"discriminator": ("discriminators/projection", _PROJECTED)},
             ),
         ),
         DiscriminatorSpec(
