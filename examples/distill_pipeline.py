@@ -73,19 +73,8 @@ from advloss_distill.methods import (
 
 SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
 MAY_CHANGE = {  # when a run is resumed: how long, where, and how it is watched
-    *(
-        "command",
-        "iterations",
-        "resume",
-        "dry_run",
-        "out",
-        "save_every",
-        "cpu",
-        "adapter",
-        "push_to_hub",
-        "private",
-        "licence",
-    ),
+    *("command", "iterations", "resume", "dry_run", "out", "save_every", "cpu", "adapter"),
+    *("push_to_hub", "private", "licence"),
     *("teacher", "revision", "data", "images", "dataset", "shards", "data_words", "tracker", "pictures"),
     *("teacher_steps", "validate_every", "validation_prompts", "validation_guidance"),
     *("gradient_checkpointing", "shard_teacher"),

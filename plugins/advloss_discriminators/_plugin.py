@@ -110,9 +110,7 @@ def advloss_discriminators() -> list[DiscriminatorSpec]:
             summary="Any image discriminator, on squares of pixels turned into channels; for large images.",
             paper=_ESPCN,
             smallest=47,
-            conditions=(
-                "image",
-            ),  # and those of what is inside; the catalogue shows those that come with a map of logits
+            conditions=("image",),  # those of a class, a vector or a step pass through to what takes them
             batch_coupled=True,
             examples=(
                 {"discriminator": ("discriminators/patch", {"width": 2, "depth": 1})},

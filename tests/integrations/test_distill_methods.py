@@ -16,8 +16,9 @@ from diffusers import DiffusionPipeline
 from distill_tools import differences, fresh_accelerator, reset_accelerate, weights
 from method_tools import GUIDED, NEEDS, tiny_method_run, tiny_setup
 from pipeline_tools import FAMILIES, tiny_conditions
+from torch import Tensor, nn
 
-from advloss import CombinationError, FeatureDiscriminator, OptionError
+from advloss import CombinationError, FeatureDiscriminator, OptionError, register_discriminator
 from advloss_discriminators import MultiscaleDiscriminator, ProjectionDiscriminator
 from advloss_distill import (
     AnyTimestep,
@@ -343,6 +344,23 @@ def test_a_wrapped_discriminator_that_takes_no_condition_is_told_nothing(
     options = {"discriminator": discriminator, "pixels": True}
     distillation, _ = tiny_method_run("adversarial", tiny_setup("stable-diffusion"), accelerator, **options)
     distillation.run(1)
+
+
+def test_a_discriminator_registered_within_a_function_is_told(accelerator: Accelerator) -> None:
+    @register_discriminator("of-a-function", conditions=("time",), output="logit")
+    class OfAFunction(nn.Module):
+        def __init__(self, in_channels: int = 1, num_steps: int = 1) -> None:
+            super().__init__()
+            self.num_steps, self.layer = num_steps, nn.Conv2d(in_channels, 1, 1)
+
+        def forward(self, samples: Tensor, condition: Any = None) -> Tensor:
+            return self.layer(samples).mean((1, 2, 3))
+
+    for discriminator in ("of-a-function", OfAFunction):
+        options = {"discriminator": (discriminator, {})}
+        distillation, built = tiny_method_run("adversarial", tiny_setup("stable-diffusion"), accelerator, **options)
+        assert built.adversary.discriminator.num_steps == built.simulation.num_steps
+        distillation.run(1)
 
 
 @pytest.mark.parametrize(

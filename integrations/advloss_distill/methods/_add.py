@@ -38,7 +38,7 @@ def add(
         guidance: of the teacher in the term; default none, and 7.5 for NFSD, as its paper has it.
         image_condition: tell the heads an embedding of the real image, too, by the same backbone.
         crop, chunk: as `Pixels` has them.
-        augmentations: of what the discriminator sees; instance noise lets it see low frequencies better.
+        augmentations: of what the discriminator sees, by name, or with their options.
         misaligned: add this share of the real samples, with prompts of others, to the fakes.
     """
     if image_condition and setup.backward_simulation:

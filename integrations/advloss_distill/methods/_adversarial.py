@@ -32,7 +32,7 @@ def adversarial(
         discriminator: its channels, sizes and conditions follow from the family where the catalogue tells them.
         loss: by name, or with options; hinge has a gradient for fakes however far off they are.
         pixels: judge decoded images in place of latents; `crop` and `chunk` are those of `Pixels`.
-        augmentations: of what the discriminator sees; instance noise lets it see low frequencies better.
+        augmentations: of what the discriminator sees, by name, or with their options.
         misaligned: add this share of the real samples, with prompts of others, to the fakes.
         r1_weight: 1e-4 in GDD.
     """

@@ -130,29 +130,32 @@ class Method:
 
 def wrapped(component: Named) -> list[Named]:
     """`component`, the discriminator that is wrapped in it, by its option or that option's default, and so on inwards."""
-    layers = [component]
-    while True:
-        target, options = layers[-1]
-        spec = spec_of(layers[-1])
-        if spec is not None:
-            target = pkgutil.resolve_name(spec.target)
-        option = inspect.signature(target).parameters.get("discriminator") if callable(target) else None
-        inner = options.get("discriminator", option.default if option else None)
-        if isinstance(inner, str):
-            inner = (inner, {})
-        if not (isinstance(inner, (tuple, list)) and len(inner) == 2):
-            return layers
-        layers.append((inner[0], inner[1]))
+    target, options = component
+    row = _row(component)
+    if row is not None:
+        target = row.target or (pkgutil.resolve_name(row.spec.target) if row.spec is not None else target)
+    option = inspect.signature(target).parameters.get("discriminator") if callable(target) else None
+    inner = options.get("discriminator", option.default if option else None)
+    if isinstance(inner, str):
+        inner = (inner, {})
+    if not (isinstance(inner, (tuple, list)) and len(inner) == 2):
+        return [component]
+    return [component, *wrapped((inner[0], inner[1]))]
 
 
 def spec_of(component: Named) -> DiscriminatorSpec | None:
     """What the catalogue says about it; None of a class that it does not have."""
+    row = _row(component)
+    return row.spec if row is not None and isinstance(row.spec, DiscriminatorSpec) else None
+
+
+def _row(component: Named) -> Any:
+    """The catalogue's, of a name or a class."""
     named = component[0]
     own = f"{named.__module__}:{named.__qualname__}" if isinstance(named, type) else None
     for row in list_components("discriminator"):
-        spec = row.spec
-        if isinstance(spec, DiscriminatorSpec) and (named in (row.name, row.full_name) or own == spec.target):
-            return spec
+        if named in (row.name, row.full_name, row.target) or (row.spec is not None and own == row.spec.target):
+            return row
     return None
 
 
