@@ -18,7 +18,7 @@ from method_tools import GUIDED, NEEDS, tiny_method_run, tiny_setup
 from pipeline_tools import FAMILIES, tiny_conditions
 from torch import Tensor, nn
 
-from advloss import CombinationError, FeatureDiscriminator, OptionError, register_discriminator
+from advloss import CombinationError, FeatureDiscriminator, OptionError, _registry, register_discriminator
 from advloss_discriminators import MultiscaleDiscriminator, ProjectionDiscriminator
 from advloss_distill import (
     AnyTimestep,
@@ -346,7 +346,11 @@ def test_a_wrapped_discriminator_that_takes_no_condition_is_told_nothing(
     distillation.run(1)
 
 
-def test_a_discriminator_registered_within_a_function_is_told(accelerator: Accelerator) -> None:
+def test_a_discriminator_registered_within_a_function_is_told(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_registry, "_script", {})  # gone after the test
+
     @register_discriminator("of-a-function", conditions=("time",), output="logit")
     class OfAFunction(nn.Module):
         def __init__(self, in_channels: int = 1, num_steps: int = 1) -> None:
