@@ -11,11 +11,15 @@ import torch
 from torchvision.utils import save_image
 
 from advloss_distill import student_scheduler
+from benchmarks._harness import Settings
 from benchmarks._markdown import table
+from benchmarks._results import circumstances
+from benchmarks._results import save as keep
 from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Figures
 from benchmarks.shapes.methods import RUNS, run
 from benchmarks.shapes.models import noise_levels, show
+from benchmarks.shapes.report import report
 from benchmarks.shapes.sizes import SHORT, Sizes
 
 COLUMNS = ("sampler, steps", "features", "/ teacher", "pixels", "/ teacher", "colour", "shape")
@@ -23,12 +27,17 @@ COLUMNS = ("sampler, steps", "features", "/ teacher", "pixels", "/ teacher", "co
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shapes", description=__doc__)
-    parser.add_argument("methods", nargs="+", choices=RUNS)
+    parser.add_argument(
+        "methods", nargs="*", metavar="METHOD", help=f"to run; none: a table of what --out holds: {', '.join(RUNS)}"
+    )
     parser.add_argument("--iterations", type=int, help="in place of the method's own")
     parser.add_argument("--seed", type=int, default=0, help="of the distillation; the teacher has one")
     parser.add_argument("--short", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--out", type=Path, default=Path("runs/shapes"))
+    parser.add_argument("--json", type=Path, help="file to keep the table of all runs in --out in")
     options = parser.parse_args()
+    if unknown := [method for method in options.methods if method not in RUNS]:
+        parser.error(f"no method is called {', '.join(unknown)}; there are {', '.join(RUNS)}")
     torch.set_flush_denormal(True)
     domain = Domain(options.out, SHORT if options.short else Sizes())
     rows = dict(domain.rows)
@@ -46,6 +55,11 @@ def main() -> None:
             made = domain.samples(outcome.student, student_scheduler(domain.family), steps)
             save(made, options.out / f"{name}-{steps}.png")
     print("\n".join(table(COLUMNS, lines(rows, f"teacher, {domain.sizes.teacher_steps}"))))
+    every = report(options.out, domain.rows, domain.sizes.teacher_steps)
+    print(f"\nEvery run in {options.out}, features, pixels:\n")
+    print("\n".join(table(every.columns, every.rows)))
+    if options.json:
+        keep(options.json, "shapes", [every], circumstances(Settings(short=options.short)))
 
 
 def lines(rows: dict[str, Figures], reference: str) -> list[list[str | float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Domain:
     def __init__(self, folder: Path, sizes: Sizes) -> None:
         self.sizes = sizes
         folder.mkdir(parents=True, exist_ok=True)
+        _only_of(sizes, folder / "sizes.json")
         vae = _model_once(AutoencoderKL, folder / "vae", lambda: train_vae(render(sizes.images, 0), sizes))
         self.pipeline = pipeline_of(vae, unet(sizes))
         self.family = family_of(self.pipeline)
@@ -138,6 +140,17 @@ class Domain:
     @torch.no_grad()
     def _decode(self, latents: Tensor) -> Tensor:
         return torch.cat([self.family.to_images(self.pipeline.vae, part) for part in latents.split(BATCH)])
+
+
+def _only_of(sizes: Sizes, path: Path) -> None:
+    """What is kept beside `path` was made at these sizes."""
+    ours = json.loads(json.dumps(dataclasses.asdict(sizes)))
+    if not path.exists():
+        path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    if differ := {name: (theirs.get(name), size) for name, size in ours.items() if theirs.get(name) != size}:
+        found = ", ".join(f"{name}: {there} there, {here} now" for name, (there, here) in differ.items())
+        sys.exit(f"{path.parent} was made at other sizes ({found}): give another folder as --out, or delete it")
 
 
 def _once(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

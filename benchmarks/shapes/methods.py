@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,6 @@ class Run:
     """Attributes:
     iterations: of the student.
     student_rate, rate: of Adam, for the student and the discriminator.
-    evaluations: of the teacher for a sample of the student, without those of the start.
     batches: of the domain's size, in one of the student's: means over few samples are noisy, and a student drifts with them.
     backward: whether inputs of later steps are the student's own samples; noised real ones otherwise.
     started: on the teacher's trajectories; a copy of the teacher otherwise.
@@ -45,7 +45,6 @@ class Run:
     iterations: int
     student_rate: float
     rate: float
-    evaluations: float
     batches: int = 2
     backward: bool = True
     started: bool = True
@@ -54,22 +53,18 @@ class Run:
 
 
 RUNS = {
-    "lcm": Run(500, 5e-4, 0.0, 1, started=False, options={"skip": 25}),
-    "adversarial": Run(
-        600, 1e-4, 1e-3, 0, options={"discriminator": ON_LATENTS, "loss": RELATIVISTIC, "r1_weight": 0.05}
-    ),
+    "lcm": Run(500, 5e-4, 0.0, started=False, options={"skip": 25}),
+    "adversarial": Run(600, 1e-4, 1e-3, options={"discriminator": ON_LATENTS, "loss": RELATIVISTIC, "r1_weight": 0.05}),
     "ladd": Run(
         700,
         1e-4,
         1e-3,
-        3.5,
         options={"loss": RELATIVISTIC, "renoise": (-2.0, 1.0), "blocks": (0, 4), "r1_weight": 1e-3},
     ),
     "add": Run(
         500,
         4e-5,
         2e-3,
-        1,
         backward=False,
         back=0.2,
         options={
@@ -84,7 +79,6 @@ RUNS = {
         280,
         1e-4,
         5e-4,
-        1,
         options={"discriminator_steps": 2, "adversary_weight": 0.1, "blocks": (0, 4), "renoise": (-2.0, 1.2)},
     ),
 }
@@ -120,6 +114,7 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         paths=sampling_paths(scheduler, STEPS),
         batch_size=settings.batches * domain.sizes.batch_size,
         optimizer=functools.partial(torch.optim.Adam, lr=rate, betas=(0.0, 0.99)) if rate else None,
+        scheduler=functools.partial(cosine, steps=count * settings.options.get("discriminator_steps", 1)),
         backward_simulation=settings.backward if settings.started else None,
     )
     built = build_method(method, setup, **settings.options)
@@ -138,10 +133,22 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         **built.arguments(),
     )
     began = time.process_time()
-    if not distillation.run(count, lambda progress: show(method, progress.iteration, progress.as_dict())):
-        sys.exit(distillation.exit_status)
+    with _counted(domain.teacher) as evaluations:
+        if not distillation.run(count, lambda progress: show(method, progress.iteration, progress.as_dict())):
+            sys.exit(distillation.exit_status)
     seconds, student = time.process_time() - began, distillation.averaged_student()
     if settings.started:
         step_back(student, domain.start, settings.back)
     figures = domain.judged(student, scheduler, STEPS, method)
-    return Outcome(figures, seconds, settings.evaluations * count * setup.batch_size / 1e6, student)
+    return Outcome(figures, seconds, sum(evaluations) / 1e6, student)
+
+
+@contextmanager
+def _counted(teacher: Any) -> Iterator[list[int]]:
+    """How many samples each of its forwards has."""
+    counts: list[int] = []
+    hook = teacher.conv_in.register_forward_hook(lambda _, given, __: counts.append(len(given[0])))
+    try:
+        yield counts
+    finally:
+        hook.remove()

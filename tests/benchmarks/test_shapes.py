@@ -17,7 +17,9 @@ from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Evaluation, Figures, Judge
 from benchmarks.shapes.methods import RUNS, run
 from benchmarks.shapes.models import noise_levels
-from benchmarks.shapes.sizes import SHORT
+from benchmarks.shapes.report import COLUMNS as EVERY
+from benchmarks.shapes.report import report
+from benchmarks.shapes.sizes import SHORT, Sizes
 
 pytest.importorskip("skimage")
 
@@ -122,3 +124,34 @@ def test_distances_are_compared_with_the_teachers_most_steps() -> None:
     assert last == ["ladd, 1", 1.0, 0.5, 1.0, 2.0, 0.9, 0.8]
     assert len(last) == len(COLUMNS)
     assert json.dumps(last)
+
+
+def test_a_folder_is_of_one_size(domain: Domain, folder: Path) -> None:
+    with pytest.raises(SystemExit, match="images: 72 there, 14400 now"):
+        Domain(folder, Sizes())
+
+
+def test_evaluations_of_the_teacher_are_counted(domain: Domain) -> None:
+    """ADD's term asks it once for each sample; a relativistic LADD four times, and once more where R1 is due."""
+    counted = {
+        m: run(m, domain, 0, 4, lambda *_: None).evaluations * 1e6 / 4 / 24 for m in ("adversarial", "add", "ladd")
+    }
+    assert counted["adversarial"] == 0
+    assert counted["add"] == 1
+    assert 4 <= counted["ladd"] <= 5
+
+
+def test_runs_are_joined_over_seeds(tmp_path: Path) -> None:
+    one = Figures(1.0, 0.25, 1.0, 1.0)
+    rows = {"training images": one, "teacher, 50": one} | {
+        f"{n}, {k}": one for n in ("teacher", "start") for k in STEPS
+    }
+    for seed, distance in ((0, 0.5), (1, 1.7)):
+        figures = {f"add, {k}": vars(Figures(distance, 0.25, 1.0, 1.0)) for k in STEPS}
+        kept = {"seconds": 7.0, "evaluations": 0.125, "figures": figures}
+        (tmp_path / f"add-{seed}.json").write_text(json.dumps(kept), encoding="utf-8")
+    found = report(tmp_path, rows, 50)
+    assert found.columns == EVERY
+    assert found.rows[-3] == ["`add`, seed 0", "7", "0.125", *["**0.50**, **0.250**"] * 3]
+    assert found.rows[-2][3:] == ["1.70, **0.250**"] * 3
+    assert found.rows[-1] == ["`add`, mean", "", "", *["1.10, **0.250**"] * 3]

@@ -59,6 +59,7 @@ def add(
         regularizers=r1(judge, r1_method, r1_weight),
         augmentations=list(augmentations),
         optimizer=setup.optimizer or ADAM,
+        scheduler=setup.scheduler,
     )
     term = ScoreDistillation(
         setup.family,

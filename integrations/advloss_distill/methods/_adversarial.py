@@ -56,6 +56,7 @@ def adversarial(
         regularizers=r1(judge, r1_method, r1_weight),
         augmentations=list(augmentations),
         optimizer=setup.optimizer or ADAM,
+        scheduler=setup.scheduler,
     )
     return Method(
         student=setup.student(),

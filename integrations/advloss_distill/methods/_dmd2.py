@@ -58,6 +58,7 @@ def dmd2(
         loss=loss,
         regularizers=[Denoising(fake, weight=denoising_weight), *r1(fake, r1_method, r1_weight)],
         optimizer=setup.optimizer or ADAM,
+        scheduler=setup.scheduler,
         max_grad_norm=10.0 * max(1.0, denoising_weight),  # 10 beside a denoising loss of weight 1
         weight=adversary_weight,
     )

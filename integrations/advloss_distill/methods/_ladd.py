@@ -75,5 +75,6 @@ def teacher_adversary(
         loss=loss,
         regularizers=r1(discriminator, r1_method, r1_weight, every=4),
         optimizer=setup.optimizer or ADAM,
+        scheduler=setup.scheduler,
         weight=weight,
     )

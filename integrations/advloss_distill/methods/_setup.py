@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from advloss import Adversary, DiscriminatorSpec, MakeOptimizer, create_discriminator, list_components
 from advloss_distill._any_timestep import AnyTimestep
@@ -39,6 +40,7 @@ class Setup:
         batch_size: of the student.
         lora: rank of an adapter in place of all weights, or 0.
         optimizer: of the discriminator; None is the method's.
+        scheduler: of the discriminator's rate, from its optimizer, or None.
         backward_simulation: train on the student's own samples, noised again; None as the method has it.
     """
 
@@ -50,6 +52,7 @@ class Setup:
     batch_size: int
     lora: int = 0
     optimizer: MakeOptimizer | None = None
+    scheduler: Callable[[Optimizer], Any] | None = None
     backward_simulation: bool | None = None
 
     @property
