@@ -188,8 +188,15 @@ def test_an_unknown_method_and_options_that_it_does_not_take() -> None:
             "adversarial",
             "stable-diffusion",
             {"discriminator": ("patch", {"depth": 1}), "misaligned": 0.5},
-            "told of no prompt",
+            r"'patch' is told nothing beside the sample, so that misaligned=0\.5 means nothing to it",
         ),
+        (
+            "add",
+            "stable-diffusion",
+            {"discriminator": ("patch", {}), "misaligned": 0.5},
+            "told nothing beside the sample",
+        ),
+        ("dmd2", "stable-diffusion", {"r1_method": "exact"}, r"R1 of dmd2 has weight 0.*Give r1_weight"),
         ("dmd2", "stable-diffusion", {"blocks": (7,)}, r"blocks \[7\]: this UNet2DConditionModel has 5"),
     ],
 )
@@ -295,9 +302,16 @@ def test_the_image_condition_is_told(accelerator: Accelerator) -> None:
     assert judged["vector"][:, text:].std(0).min() > 0  # of each image its own
 
 
-def test_a_discriminator_that_takes_no_condition_is_told_nothing(accelerator: Accelerator) -> None:
-    options = {"discriminator": ("patch", {"depth": 1, "width": 8, "norm": "none"})}
-    distillation, _ = tiny_method_run("adversarial", tiny_setup("stable-diffusion"), accelerator, **options)
+@pytest.mark.parametrize(
+    "discriminator",
+    [("patch", {"depth": 1, "width": 8, "norm": "none"}), ("dcgan", {"width": 8})],  # the latter is told classes alone
+)
+@pytest.mark.parametrize("method", ["add", "adversarial"])
+def test_a_discriminator_that_takes_no_condition_is_told_nothing(
+    method: str, discriminator: Any, accelerator: Accelerator
+) -> None:
+    options = {"discriminator": discriminator, "r1_method": "finite-difference"}
+    distillation, _ = tiny_method_run(method, tiny_setup("stable-diffusion"), accelerator, **options)
     distillation.run(1)
 
 
