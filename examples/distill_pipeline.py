@@ -254,8 +254,8 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
             if log is None:
                 return
             numbers = progress.as_dict()
-            about = {"about": adversary.describe()} if adversary and progress.iteration == 1 else {}
-            log.write(json.dumps({**numbers, **about}) + "\n")
+            about = adversary.describe() if adversary else {"discriminator": None}
+            log.write(json.dumps({**numbers, **({"about": about} if progress.iteration == 1 else {})}) + "\n")
             accelerator.log(numbers, step=progress.iteration)
             if progress.report:
                 monitor(progress.report)

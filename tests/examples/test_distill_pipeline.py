@@ -273,6 +273,8 @@ def test_an_adapter_that_nothing_loads_is_refused_before_training(
         here(*both, "--adapter")
     assert not out.exists()
     assert here(*both, "--licence", "mit", "--method", "lcm") == 0
+    with pytest.raises(advloss.LogError, match="is of a run without a discriminator"):
+        advloss.read_log(out / "log.jsonl")
     card = (out / "student" / "README.md").read_text()
     assert "license: mit" in card
     assert "adversarial" not in card
