@@ -121,7 +121,19 @@ LINES = (RUNS / "healthy-ring-0.jsonl").read_text().splitlines()
         (b"9" * 10_000, "line 1 is no JSON"),
     ],
     ids=[
-        *("empty", "blank", "csv", "half", "binary", "list", "other tool", "not started", "one player", "damaged", "no step"),
+        *(
+            "empty",
+            "blank",
+            "csv",
+            "half",
+            "binary",
+            "list",
+            "other tool",
+            "not started",
+            "one player",
+            "damaged",
+            "no step",
+        ),
         *("step of NaN", "deep", "digits"),
     ],
 )

@@ -286,7 +286,7 @@ def test_an_adapter_that_nothing_loads_is_refused_before_training(
     [
         (
             "add",
-            ("--discriminator", "dino:backbone=test_vit,pretrained=false,resolution=32", "--crop", 8, "--chunk", 4),
+            ("--discriminator", "dino:backbone=test_vit,pretrained=False,resolution=32", "--crop", 8, "--chunk", 4),
         ),
         ("dmd2", ("--guidance", 1.5, "--discriminator-steps", 2, "--r1", "head-inputs", "--r1-weight", 1e-4)),
         ("lcm", ("--guidance", 3, "--skip", 50)),
@@ -309,6 +309,8 @@ def test_methods(method: str, options: tuple, teacher: Path, tmp_path: Path, her
     assert images.isfinite().all()
     card = (out / "student" / "README.md").read_text()
     assert f"| method | {method} |" in card
+    assert "| None |" not in card
+    assert "| distillation_weight |" in card or method == "adversarial"  # the method's own
     assert ("distillation_loss" in card) == (method != "adversarial")
     assert here(*given, "--resume", "--iterations", 3) == 0
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["iteration"] == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from advloss_distill import (
     save_pipeline,
     student_scheduler,
 )
-from advloss_distill.methods import METHODS, build_method
+from advloss_distill.methods import METHODS, add_method_options, build_method, used_settings
 
 NAMES = sorted(FAMILIES)
 QUICK = (
@@ -76,6 +77,20 @@ def test_a_student_is_trained_saved_and_sampled_by_plain_diffusers(
         images = opened(**family.arguments(tiny_conditions(family, 2)), **call).images
         assert images.shape[-1] == FAMILIES[name].side
         assert torch.as_tensor(images).isfinite().all()
+
+
+def test_a_card_has_the_settings_that_were_used() -> None:
+    parser = argparse.ArgumentParser()
+    add_method_options(parser)
+    for name in ("--data", "--dataset", "--tracker"):
+        parser.add_argument(name)
+    given = "--method add --crop 8 --augmentation instance-noise --data /home/me/data.safetensors --tracker none"
+    used = used_settings(parser.parse_args(given.split()))
+    assert used["discriminator"] == "timm/dino:backbone=vit_small_patch14_dinov2.lvd142m,resolution=518"
+    assert used["loss"] == "losses/hinge:scales=sum"
+    assert (used["r1_method"], used["r1_weight"], used["crop"]) == ("head-inputs", 1e-5, 8)
+    assert (used["augmentations"], used["data"], used["tracker"]) == (["instance-noise"], "data.safetensors", "none")
+    assert not {"chunk", "dataset", "setup", "skip", "blocks"} & used.keys()
 
 
 @pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl"])
