@@ -211,6 +211,18 @@ def test_an_unknown_method_and_options_that_it_does_not_take() -> None:
             {"discriminator": ("patch", {}), "misaligned": 0.5},
             "told nothing beside the sample",
         ),
+        (
+            "adversarial",
+            "stable-diffusion",
+            {"discriminator": ("patch", {})},
+            "needs samples of at least 24 a side.* 8 x 8",
+        ),
+        (
+            "add",
+            "stable-diffusion",
+            {"discriminator": ("patch", {"depth": 2}), "crop": 8, "r1_method": "exact"},
+            "at least 12 a side, and is shown 8 x 8: build it shallower, or show it",
+        ),
         ("dmd2", "stable-diffusion", {"r1_method": "exact"}, r"R1 of dmd2 has weight 0.*Give r1_weight"),
         ("dmd2", "stable-diffusion", {"blocks": (7,)}, r"blocks \[7\]: this UNet2DConditionModel has 5"),
     ],

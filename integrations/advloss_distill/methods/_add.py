@@ -53,7 +53,7 @@ def add(
     further = embed.channels if embed else 0
     shown = setup.shown(discriminator, pixels, further, misaligned=misaligned, image_condition=image_condition)
     simulation = setup.inputs(backward=False)
-    judge = created(setup.told(discriminator, 3, crop or setup.family.resolution, simulation.num_steps, further))
+    judge = setup.judge(discriminator, 3, crop or setup.family.resolution, simulation.num_steps, further)
     adversary = Adversary(
         judge,
         loss=loss,

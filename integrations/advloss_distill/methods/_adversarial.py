@@ -11,7 +11,7 @@ from advloss_distill._distill import Shown
 from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import Pixels
 from advloss_distill.methods._ladd import ADAM, HINGE
-from advloss_distill.methods._setup import Augmentations, Method, Named, NamedLoss, Setup, created
+from advloss_distill.methods._setup import Augmentations, Method, Named, NamedLoss, Setup
 
 
 def adversarial(
@@ -46,7 +46,7 @@ def adversarial(
         channels, side = 3, crop or setup.family.resolution
     simulation = setup.inputs(backward=True)
     shown = setup.shown(discriminator, shown, misaligned=misaligned)
-    judge = created(setup.told(discriminator, channels, side, simulation.num_steps))
+    judge = setup.judge(discriminator, channels, side, simulation.num_steps)
     adversary = Adversary(
         judge,
         loss=loss,

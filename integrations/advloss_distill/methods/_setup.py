@@ -88,6 +88,21 @@ class Setup:
         """
         return None if scale == 1 else Guidance(scale, self.family.nothing(self.pipeline))
 
+    def judge(self, component: Named, channels: int, resolution: int, steps: int, further: int = 0) -> nn.Module:
+        """The discriminator, built with what `told` adds.
+
+        Raises:
+            OptionError: what it will see is too small for it.
+        """
+        judge = created(self.told(component, channels, resolution, steps, further))
+        smallest = getattr(judge, "smallest", None)
+        if isinstance(smallest, int) and resolution < smallest:
+            raise OptionError(
+                f"{component[0]!r}, as it is built, needs samples of at least {smallest} a side, and is shown {resolution} x "
+                f"{resolution}: build it shallower, or show it decoded images or a larger crop of them (--pixels, --crop)"
+            )
+        return judge
+
     def told(self, component: Named, channels: int, resolution: int, steps: int, further: int = 0) -> Named:
         """`component` with the options that follow from what it will see: sizes, and the conditions that it can take.
 
