@@ -66,7 +66,8 @@ def read_log(path: Path) -> RunLog:
     """Read a JSON-lines log, or the ``log.jsonl`` in a folder; of a long one every second, fourth, ... step.
 
     Its lines are objects with a step and the names of `Report.as_dict`, with any prefix (``discriminator/loss``). A last
-    line that was cut off is passed over with a note; so is what a restarted run took again.
+    line that was cut off is passed over with a note; so is what a restarted run took again. A run without a discriminator
+    says so in its first line: ``"about": {"discriminator": null}``.
 
     Raises:
         LogError: no such file, no step in it, or lines that no log of ours has.
@@ -106,10 +107,15 @@ def _read(file: Path, lines: Iterable[str]) -> RunLog:
             stride *= 2
     if prefix is None and not others:
         raise LogError(f"{file} holds no step yet; a log has a JSON line for each step, from Report.as_dict()")
+    if prefix is None and log.about.get("discriminator", "") is None:
+        raise LogError(
+            f"{file} is of a run without a discriminator. The doctor looks at the game of two players; here there is one, "
+            "and its loss says how it does"
+        )
     if prefix is None:
         raise LogError(
             f"{file} has {', '.join(list(others)[:6])}, and no real_accuracy, fake_accuracy, real_logits and fake_logits: "
-            "it is another tool's log, or of a run whose discriminator had not started. Log report.as_dict()"
+            "it is another tool's log, or of a run without a discriminator, or whose discriminator had not started. Log report.as_dict()"
         )
     return log
 

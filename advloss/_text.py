@@ -14,13 +14,17 @@ from typing import Any, cast
 
 from advloss.errors import OptionError, PluginError
 
+CONSTANTS = {"True": "true", "False": "false", "None": "null"}
+QUOTED_OR_CONSTANT = re.compile(rf'"(?:[^"\\]|\\.)*"|\b(?:{"|".join(CONSTANTS)})\b')
+
 
 def parse_component(text: str) -> tuple[str | Callable[..., Any], dict[str, Any]]:
     """A component as a person writes it on a command line: what to build, and its options.
 
     ``name``, ``plugin/name``, ``package.module:Class`` or ``./file.py:Class``, each with options behind another colon:
-    ``r1:weight=0.1,every=4``. Values are JSON, or else text. The last two run that code: use this on what the person
-    at the keyboard has typed, never on configuration or checkpoints.
+    ``r1:weight=0.1,every=4``. Values are JSON, where True, False and None may be spelled as in Python, or else text: for
+    text that looks like one of these, quote it (``name="False"``). The last two run that code: use this on what the
+    person at the keyboard has typed, never on configuration or checkpoints.
 
     Returns:
         A name, or the class, and its options: a pair that `Adversary` takes in place of a component.
@@ -39,11 +43,16 @@ def parse_component(text: str) -> tuple[str | Callable[..., Any], dict[str, Any]
         option, equals, value = part.partition("=")
         if not equals:
             raise OptionError(f"{text!r}: write options as name:option=value,option=value")
-        try:
-            options[option] = json.loads(value)
-        except json.JSONDecodeError:
-            options[option] = value
+        options[option] = _value(value)
     return target, options
+
+
+def _value(text: str) -> Any:
+    """What JSON, or Python's spelling of its constants, says; else `text` itself."""
+    try:
+        return json.loads(QUOTED_OR_CONSTANT.sub(lambda found: CONSTANTS.get(found[0], found[0]), text))
+    except json.JSONDecodeError:
+        return text
 
 
 def _split(text: str) -> list[str]:

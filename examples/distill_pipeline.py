@@ -69,6 +69,7 @@ from advloss_distill.methods import (
     method_options,
     positive,
     told_scale,
+    used_settings,
 )
 
 SHOWN = {"distillation_loss", "discriminator/real_accuracy"}
@@ -254,8 +255,8 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
             if log is None:
                 return
             numbers = progress.as_dict()
-            about = {"about": adversary.describe()} if adversary and progress.iteration == 1 else {}
-            log.write(json.dumps({**numbers, **about}) + "\n")
+            about = adversary.describe() if adversary else {"discriminator": None}
+            log.write(json.dumps({**numbers, **({"about": about} if progress.iteration == 1 else {})}) + "\n")
             accelerator.log(numbers, step=progress.iteration)
             if progress.report:
                 monitor(progress.report)
@@ -270,15 +271,12 @@ def run(distillation: Distillation, options: argparse.Namespace, validation: Val
 
 def card(options: argparse.Namespace) -> Card:
     """What a reader of the model has to know."""
-    settings = {n: v for n, v in vars(options).items() if n not in ("command", "teacher", "data_words", "licence")}
-    for name, value in settings.items():
-        if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()):
-            settings[name] = Path(value).name  # where things lie is nobody's business
-    source = settings["data"] or settings["images"] or settings["shards"] or settings["dataset"]
+    settings = used_settings(options)
+    source = next(settings[name] for name in ("data", "images", "shards", "dataset") if name in settings)
     return Card(
         teacher=options.teacher,
         data=options.data_words or f"`{source}`",
-        settings=settings,
+        settings={n: v for n, v in settings.items() if n not in ("command", "teacher", "data_words", "licence")},
         licence=options.licence,
         revision=options.revision,
         guidance_scale=told_scale(options),

@@ -13,6 +13,8 @@ from advloss_distill._family import Family
 from advloss_distill._simulation import Path
 
 ROWS = 12
+ADAPTER = "pytorch_lora_weights.safetensors"
+"""The file that an adapter is saved to: offline diffusers does not look for it in a repository."""
 CURVES = (
     *("generator_loss", "distillation_loss"),
     *("discriminator/loss", "discriminator/real_accuracy", "discriminator/fake_accuracy"),
@@ -93,7 +95,7 @@ class Card:
             f'pipeline = DiffusionPipeline.from_pretrained("{teacher}")',
             f'folder = "{self.name}"',
             f'pipeline.scheduler = {adapter}.from_pretrained(folder, subfolder="scheduler")',
-            "pipeline.load_lora_weights(folder)",
+            f'pipeline.load_lora_weights(folder, weight_name="{ADAPTER}")',
             call,
         ]
 

@@ -63,8 +63,8 @@ class Family(Denoiser):
         self.name = type(pipeline).__name__
         scheduler, network = pipeline.scheduler, self.network(pipeline)
         if not undistilled and (sign := _sign_of_a_student(scheduler)):
-            self._refuse(
-                True, sign, "; if it is not distilled, say so: family_of(pipeline, undistilled=True), --undistilled"
+            raise self._distilled(
+                sign, "; if it is not distilled, say so: family_of(pipeline, undistilled=True), --undistilled"
             )
         super().__init__(Diffusion.from_scheduler(scheduler))
         if self.diffusion.prediction not in self.predictions:
@@ -234,12 +234,12 @@ class Family(Denoiser):
     def _channels(self, network: Any) -> int:
         return int(network.config.in_channels)
 
-    def _refuse(self, distilled: bool, why: str, otherwise: str = "") -> None:
-        if distilled:
-            raise OptionError(
-                f"this {self.name} is distilled already ({why}): it knows no guidance, and its answers are no scores. Give "
-                f"the model that it was made of{otherwise}"
-            )
+    def _distilled(self, sign: str, otherwise: str = "") -> OptionError:
+        """For a teacher that is distilled already, as `sign` says."""
+        return OptionError(
+            f"this {self.name} is distilled already ({sign}): it knows no guidance, and its answers are no scores. Give "
+            f"the model that it was made of{otherwise}"
+        )
 
     @staticmethod
     def _device(pipeline: Any) -> torch.device:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from advloss import OptionError
-from advloss_distill._card import Card
+from advloss_distill._card import ADAPTER, Card
 from advloss_distill._family import Family
 from advloss_distill._lora import has_lora, lora_state, merge_lora
 from advloss_distill._room import check_free, weights_size
@@ -65,7 +65,7 @@ def save_adapter(
         raise OptionError("this student has no adapter (add_lora puts one there); use save_pipeline")
     check_adapter(pipeline)
     with _new_folder(folder) as new:
-        pipeline.save_lora_weights(new, **{f"{family.part}_lora_layers": lora_state(student)})
+        pipeline.save_lora_weights(new, weight_name=ADAPTER, **{f"{family.part}_lora_layers": lora_state(student)})
         scheduler.save_pretrained(new / "scheduler")
         _check_paths(type(scheduler).from_pretrained(new, subfolder="scheduler"), paths)
         text = card.text(type(pipeline).__name__, family, paths, adapter=type(scheduler).__name__)

@@ -113,6 +113,7 @@ LINES = (RUNS / "healthy-ring-0.jsonl").read_text().splitlines()
         (b"[1, 2]\n", "line 1 holds '[1, 2]'"),
         (b'{"epoch": 1, "train_loss": 0.5}\n', "has epoch, train_loss, and no real_accuracy"),
         (b'{"step": 1, "skipped": 0.0}\n', "whose discriminator had not started"),
+        (b'{"iteration": 1, "about": {"discriminator": null}}\n', "is of a run without a discriminator. The doctor"),
         ("\n".join([*LINES[:3], "oops", *LINES[3:]]).encode(), "line 4 is no JSON: 'oops'"),
         (b'{"real_accuracy": 1, "fake_accuracy": 1, "real_logits": 1, "fake_logits": 1}\n', "no number under 'step'"),
         (b'{"real_accuracy": 1, "fake_accuracy": 1, "real_logits": 1, "fake_logits": 1, "step": NaN}\n', "'step'"),
@@ -120,7 +121,19 @@ LINES = (RUNS / "healthy-ring-0.jsonl").read_text().splitlines()
         (b"9" * 10_000, "line 1 is no JSON"),
     ],
     ids=[
-        *("empty", "blank", "csv", "half", "binary", "list", "other tool", "not started", "damaged", "no step"),
+        *(
+            "empty",
+            "blank",
+            "csv",
+            "half",
+            "binary",
+            "list",
+            "other tool",
+            "not started",
+            "one player",
+            "damaged",
+            "no step",
+        ),
         *("step of NaN", "deep", "digits"),
     ],
 )

@@ -55,6 +55,9 @@ class Data:
         ("dino:pretrained=false,backbone=test_vit", "dino", {"pretrained": False, "backbone": "test_vit"}),
         ("dino:blocks=[0,1],resolution=32", "dino", {"blocks": [0, 1], "resolution": 32}),
         ('patch:norm="none"', "patch", {"norm": "none"}),
+        ("a:b=True,c=False,d=None", "a", {"b": True, "c": False, "d": None}),
+        ('a:b="True",c=[None,"None, too"],d=None-such', "a", {"b": "True", "c": [None, "None, too"], "d": "None-such"}),
+        (r'a:b="say \"True\""', "a", {"b": 'say "True"'}),
     ],
 )
 def test_names_with_options(text: str, name: str, options: dict[str, Any]) -> None:

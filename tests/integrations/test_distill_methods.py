@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from advloss_distill import (
     save_pipeline,
     student_scheduler,
 )
-from advloss_distill.methods import METHODS, build_method
+from advloss_distill.methods import METHODS, add_method_options, build_method, used_settings
 
 NAMES = sorted(FAMILIES)
 QUICK = (
@@ -76,6 +77,20 @@ def test_a_student_is_trained_saved_and_sampled_by_plain_diffusers(
         images = opened(**family.arguments(tiny_conditions(family, 2)), **call).images
         assert images.shape[-1] == FAMILIES[name].side
         assert torch.as_tensor(images).isfinite().all()
+
+
+def test_a_card_has_the_settings_that_were_used() -> None:
+    parser = argparse.ArgumentParser()
+    add_method_options(parser)
+    for name in ("--data", "--dataset", "--tracker"):
+        parser.add_argument(name)
+    given = "--method add --crop 8 --augmentation instance-noise --data /home/me/data.safetensors --tracker none"
+    used = used_settings(parser.parse_args(given.split()))
+    assert used["discriminator"] == "timm/dino:backbone=vit_small_patch14_dinov2.lvd142m,resolution=518"
+    assert used["loss"] == "losses/hinge:scales=sum"
+    assert (used["r1_method"], used["r1_weight"], used["crop"]) == ("head-inputs", 1e-5, 8)
+    assert (used["augmentations"], used["data"], used["tracker"]) == (["instance-noise"], "data.safetensors", "none")
+    assert not {"chunk", "dataset", "setup", "skip", "blocks"} & used.keys()
 
 
 @pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl"])
@@ -188,8 +203,27 @@ def test_an_unknown_method_and_options_that_it_does_not_take() -> None:
             "adversarial",
             "stable-diffusion",
             {"discriminator": ("patch", {"depth": 1}), "misaligned": 0.5},
-            "told of no prompt",
+            r"'patch' is told nothing beside the sample, so that misaligned=0\.5 means nothing to it",
         ),
+        (
+            "add",
+            "stable-diffusion",
+            {"discriminator": ("patch", {}), "misaligned": 0.5},
+            "told nothing beside the sample",
+        ),
+        (
+            "adversarial",
+            "stable-diffusion",
+            {"discriminator": ("patch", {})},
+            "needs samples of at least 24 a side.* 8 x 8",
+        ),
+        (
+            "add",
+            "stable-diffusion",
+            {"discriminator": ("patch", {"depth": 2}), "crop": 8, "r1_method": "exact"},
+            "at least 12 a side, and is shown 8 x 8: build it shallower, or show it",
+        ),
+        ("dmd2", "stable-diffusion", {"r1_method": "exact"}, r"R1 of dmd2 has weight 0.*Give r1_weight"),
         ("dmd2", "stable-diffusion", {"blocks": (7,)}, r"blocks \[7\]: this UNet2DConditionModel has 5"),
     ],
 )
@@ -295,9 +329,16 @@ def test_the_image_condition_is_told(accelerator: Accelerator) -> None:
     assert judged["vector"][:, text:].std(0).min() > 0  # of each image its own
 
 
-def test_a_discriminator_that_takes_no_condition_is_told_nothing(accelerator: Accelerator) -> None:
-    options = {"discriminator": ("patch", {"depth": 1, "width": 8, "norm": "none"})}
-    distillation, _ = tiny_method_run("adversarial", tiny_setup("stable-diffusion"), accelerator, **options)
+@pytest.mark.parametrize(
+    "discriminator",
+    [("patch", {"depth": 1, "width": 8, "norm": "none"}), ("dcgan", {"width": 8})],  # the latter is told classes alone
+)
+@pytest.mark.parametrize("method", ["add", "adversarial"])
+def test_a_discriminator_that_takes_no_condition_is_told_nothing(
+    method: str, discriminator: Any, accelerator: Accelerator
+) -> None:
+    options = {"discriminator": discriminator, "r1_method": "finite-difference"}
+    distillation, _ = tiny_method_run(method, tiny_setup("stable-diffusion"), accelerator, **options)
     distillation.run(1)
 
 

@@ -34,10 +34,10 @@ class Flux(Family):
         super().__init__(pipeline, **options)
         self.guidance = guidance
         told = pipeline.transformer.config.guidance_embeds
-        self._refuse(
-            not told and not pipeline.scheduler.config.use_dynamic_shifting,
-            "it has neither a guidance input nor a schedule that depends on the resolution, as schnell",
-        )
+        if not told and not pipeline.scheduler.config.use_dynamic_shifting:
+            raise self._distilled(
+                "it has neither a guidance input nor a schedule that depends on the resolution, as schnell"
+            )
         self.adapter_guidance = guidance if told else 0.0
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:

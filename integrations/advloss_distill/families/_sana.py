@@ -21,7 +21,8 @@ class Sana(Family):
 
     def __init__(self, pipeline: Any, **options: Any) -> None:
         super().__init__(pipeline, **options)
-        self._refuse(bool(pipeline.transformer.config.guidance_embeds), "its guidance is an input, as in Sana-Sprint")
+        if pipeline.transformer.config.guidance_embeds:
+            raise self._distilled("its guidance is an input, as in Sana-Sprint")
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)

@@ -23,10 +23,8 @@ class _UNet(Family):
 
     def __init__(self, pipeline: Any, **options: Any) -> None:
         super().__init__(pipeline, **options)
-        self._refuse(
-            pipeline.unet.config.get("time_cond_proj_dim") is not None,
-            "its UNet embeds a guidance scale, as latent consistency models do",
-        )
+        if pipeline.unet.config.get("time_cond_proj_dim") is not None:
+            raise self._distilled("its UNet embeds a guidance scale, as latent consistency models do")
 
     def guided_student(self, teacher: nn.Module) -> nn.Module:
         """As latent consistency models have it: the pipeline's `guidance_scale` goes into the time embedding."""

@@ -50,9 +50,10 @@ def add(
     negative = setup.family.nothing(setup.pipeline, UNWANTED) if score_weights == "nfsd" else None
     embed = image_embedding(setup, discriminator) if image_condition else None
     pixels = Pixels(setup.family, setup.vae, crop=crop, chunk=chunk, embed=embed)
-    simulation = setup.inputs(backward=False)
     further = embed.channels if embed else 0
-    judge = created(setup.told(discriminator, 3, crop or setup.family.resolution, simulation.num_steps, further))
+    shown = setup.shown(discriminator, pixels, further, misaligned=misaligned, image_condition=image_condition)
+    simulation = setup.inputs(backward=False)
+    judge = setup.judge(discriminator, 3, crop or setup.family.resolution, simulation.num_steps, further)
     adversary = Adversary(
         judge,
         loss=loss,
@@ -75,7 +76,7 @@ def add(
         simulation=simulation,
         term=term,
         distillation_weight=distillation_weight,
-        further={"shown": pixels, "misaligned": misaligned},
+        further={"shown": shown, "misaligned": misaligned},
     )
 
 

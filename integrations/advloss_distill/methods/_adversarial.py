@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from advloss import Adversary, OptionError
+from advloss_distill._distill import Shown
 from advloss_distill._head_r1 import r1
 from advloss_distill._pixels import Pixels
 from advloss_distill.methods._ladd import ADAM, HINGE
-from advloss_distill.methods._setup import Augmentations, Method, Named, NamedLoss, Setup, created, spec_of, wrapped
+from advloss_distill.methods._setup import Augmentations, Method, Named, NamedLoss, Setup
 
 
 def adversarial(
@@ -38,18 +39,14 @@ def adversarial(
     """
     if (crop or chunk) and not pixels:
         raise OptionError("crop and chunk are about decoded images: give pixels, too, or neither")
-    shown: Any = _as_they_are
+    shown: Shown = _as_they_are
     channels, side = setup.family.shape[0], setup.family.shape[-1]
     if pixels:
         shown = Pixels(setup.family, setup.vae, crop=crop, chunk=chunk)
         channels, side = 3, crop or setup.family.resolution
     simulation = setup.inputs(backward=True)
-    spec = spec_of(wrapped(discriminator)[-1])
-    if spec is not None and not {"class", "vector", "time"} & set(spec.conditions):
-        if misaligned:
-            raise OptionError(f"{discriminator[0]!r} is told of no prompt: misaligned ones mean nothing to it")
-        shown = _Untold(shown)
-    judge = created(setup.told(discriminator, channels, side, simulation.num_steps))
+    shown = setup.shown(discriminator, shown, misaligned=misaligned)
+    judge = setup.judge(discriminator, channels, side, simulation.num_steps)
     adversary = Adversary(
         judge,
         loss=loss,
@@ -68,14 +65,3 @@ def adversarial(
 
 def _as_they_are(fake: Tensor, real: Tensor, judged: Any) -> tuple[Tensor, Tensor, Any]:
     return fake, real, judged
-
-
-class _Untold:
-    """`shown`, for a discriminator that takes no condition."""
-
-    def __init__(self, shown: Any) -> None:
-        self._shown = shown
-
-    def __call__(self, fake: Tensor, real: Tensor, judged: Any) -> tuple[Tensor, Tensor, None]:
-        fake, real, _ = self._shown(fake, real, judged)
-        return fake, real, None

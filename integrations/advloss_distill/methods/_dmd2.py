@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from advloss import Adversary
+from advloss import Adversary, OptionError
 from advloss_distill._distribution_matching import DistributionMatching
 from advloss_distill._fake_score import Denoising, FakeScore
 from advloss_distill._head_r1 import r1
@@ -28,7 +28,7 @@ def dmd2(
     denoising_weight: float = 100.0,
     blocks: Sequence[int] | None = None,
     renoise: Sequence[float] | None = None,
-    r1_method: str = "head-inputs",
+    r1_method: str | None = None,
     r1_weight: float = 0.0,
 ) -> Method:
     """Softplus on a head at the fake score's bottleneck, trained with it; backward simulation; two time scales.
@@ -41,7 +41,13 @@ def dmd2(
         denoising_weight: of `Denoising` beside the discriminator's own loss; 1 to 0.01 there.
         blocks: of the fake score that are judged; None takes the one in the middle.
         renoise: mean and deviation of the noise level's logit; None is uniform, as there.
+        r1_method: by which R1 is computed where it has an `r1_weight`, which it has not there; None is ``"head-inputs"``.
     """
+    if r1_method is not None and not r1_weight:
+        raise OptionError(
+            f"r1_method={r1_method!r} computes nothing: R1 of dmd2 has weight 0, as in its paper. Give r1_weight (--r1-weight), "
+            "too, or leave both out"
+        )
     family = setup.family
     family.renoising = UniformRenoising() if renoise is None else Renoising(*renoise)
     simulation = setup.inputs(backward=True)
@@ -56,7 +62,7 @@ def dmd2(
     adversary = Adversary(
         fake,
         loss=loss,
-        regularizers=[Denoising(fake, weight=denoising_weight), *r1(fake, r1_method, r1_weight)],
+        regularizers=[Denoising(fake, weight=denoising_weight), *r1(fake, r1_method or "head-inputs", r1_weight)],
         optimizer=setup.optimizer or ADAM,
         scheduler=setup.scheduler,
         max_grad_norm=10.0 * max(1.0, denoising_weight),  # 10 beside a denoising loss of weight 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 from advloss import OptionError, parse_component
@@ -73,6 +75,28 @@ def method_options(options: argparse.Namespace) -> dict[str, Any]:
             raise OptionError(f"--guidance {found['guidance']}: {options.method} takes one scale; a range is for lcm")
         (found["guidance"],) = found["guidance"]
     return found
+
+
+def used_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of a run as its card has them: the method's own where none were given, and no others that are unset.
+
+    Components are written as on a command line, and paths by their last part: where things lie is nobody's business.
+    """
+    takes = inspect.signature(METHODS[options.method]).parameters
+    own = {name: option.default for name, option in takes.items() if option.default is not option.empty}
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return {name: _written(value) for name, value in {**own, **given}.items() if value is not None}
+
+
+def _written(value: Any) -> Any:
+    match value:
+        case (str(name), dict(options)):
+            return f"{name}:{','.join(f'{option}={said}' for option, said in options.items())}"
+        case Path():
+            return value.name
+        case str() if Path(value).is_absolute():
+            return Path(value).name
+    return value
 
 
 def told_scale(options: argparse.Namespace) -> float | None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from advloss import Adversary, DiscriminatorSpec, MakeOptimizer, create_discriminator, list_components
+from advloss import Adversary, DiscriminatorSpec, MakeOptimizer, OptionError, create_discriminator, list_components
 from advloss_distill._any_timestep import AnyTimestep
+from advloss_distill._distill import Shown
 from advloss_distill._family import Family
 from advloss_distill._guidance import Guidance
 from advloss_distill._noised_data import NoisedData
@@ -90,6 +91,21 @@ class Setup:
         """
         return None if scale == 1 else Guidance(scale, self.family.nothing(self.pipeline))
 
+    def judge(self, component: Named, channels: int, resolution: int, steps: int, further: int = 0) -> nn.Module:
+        """The discriminator, built with what `told` adds.
+
+        Raises:
+            OptionError: what it will see is too small for it.
+        """
+        judge = created(self.told(component, channels, resolution, steps, further))
+        smallest = getattr(judge, "smallest", None)
+        if isinstance(smallest, int) and resolution < smallest:
+            raise OptionError(
+                f"{component[0]!r}, as it is built, needs samples of at least {smallest} a side, and is shown {resolution} x "
+                f"{resolution}: build it shallower, or show it decoded images or a larger crop of them (--pixels, --crop)"
+            )
+        return judge
+
     def told(self, component: Named, channels: int, resolution: int, steps: int, further: int = 0) -> Named:
         """`component` with the options that follow from what it will see: sizes, and the conditions that it can take.
 
@@ -102,17 +118,53 @@ class Setup:
         spec = spec_of(layers[-1])
         if spec is None:
             return component
-        text = self.family.text(self.example)
-        features = (0 if text is None else text.shape[1]) + further
-        sizes = {"class": ("num_classes", self.num_classes), "vector": ("condition_features", features or None)}
-        kinds = {**sizes, "time": ("num_steps", steps)}
-        follow = dict(kinds[kind] for kind in spec.conditions if kind in kinds)
+        sizes = {**self._sizes(further), "time": ("num_steps", steps)}
+        follow = dict(sizes[kind] for kind in spec.conditions if kind in sizes)
         if spec.fixed_size:
             follow["resolution"] = resolution
         given = {option for _, options in layers for option in options}
-        follow = {n: v for n, v in {"in_channels": channels, **follow}.items() if v is not None and n not in given}
+        follow = {n: v for n, v in {"in_channels": channels, **follow}.items() if n not in given}
         name, options = component
         return name, {**follow, **options}
+
+    def shown(self, component: Named, shown: Shown, further: int = 0, **told: object) -> Shown:
+        """What `component` is to be shown: by `shown`, and no conditions where it can be told none of those that there are.
+
+        Args:
+            further: as in `told`.
+            told: the method's options that change conditions alone, with their values.
+
+        Raises:
+            OptionError: one of these is set, for a discriminator that is told nothing.
+        """
+        spec = spec_of(wrapped(component)[-1])
+        if spec is None or {"time", *self._sizes(further)} & set(spec.conditions):
+            return shown
+        for option, value in told.items():
+            if value:
+                raise OptionError(
+                    f"{component[0]!r} is told nothing beside the sample, so that {option}={value} means nothing to it: leave it "
+                    "out, or take a discriminator with conditions, such as projection or dino"
+                )
+        return Untold(shown)
+
+    def _sizes(self, further: int) -> dict[str, tuple[str, int]]:
+        """Conditions that a sample comes with, each with the option that a discriminator is told its size by."""
+        text = self.family.text(self.example)
+        features = (0 if text is None else text.shape[1]) + further
+        sizes = {"class": ("num_classes", self.num_classes), "vector": ("condition_features", features)}
+        return {kind: (option, size) for kind, (option, size) in sizes.items() if size}
+
+
+class Untold:
+    """What is shown, for a discriminator that is told nothing."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+
+    def __call__(self, fake: Tensor, real: Tensor, judged: Any) -> tuple[Tensor, Tensor, None]:
+        fake, real, _ = self._shown(fake, real, judged)
+        return fake, real, None
 
 
 @dataclass(frozen=True, kw_only=True)
