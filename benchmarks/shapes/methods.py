@@ -36,6 +36,7 @@ class Run:
     iterations: of the student.
     student_rate, rate: of Adam, for the student and the discriminator.
     batches: of the domain's size, in one of the student's: means over few samples are noisy, and a student drifts with them.
+    falls: whether the discriminator's rate falls, as the student's does.
     backward: whether inputs of later steps are the student's own samples; noised real ones otherwise.
     started: on the teacher's trajectories; a copy of the teacher otherwise.
     back: of the way to where a student started, in the end (docs/distillation.md).
@@ -46,6 +47,7 @@ class Run:
     student_rate: float
     rate: float
     batches: int = 2
+    falls: bool = False
     backward: bool = True
     started: bool = True
     back: float = 0.5
@@ -104,7 +106,7 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
     set_seed(seed)
     settings, scheduler = RUNS[method], student_scheduler(domain.family)
     count = settings.iterations if iterations is None else iterations
-    rate = settings.rate
+    rate, turns = settings.rate, settings.options.get("discriminator_steps", 1)
     family = family_of(domain.pipeline)  # methods set how it draws noise
     setup = Setup(
         family=family,
@@ -114,7 +116,7 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         paths=sampling_paths(scheduler, STEPS),
         batch_size=settings.batches * domain.sizes.batch_size,
         optimizer=functools.partial(torch.optim.Adam, lr=rate, betas=(0.0, 0.99)) if rate else None,
-        scheduler=functools.partial(cosine, steps=count * settings.options.get("discriminator_steps", 1)),
+        scheduler=functools.partial(cosine, steps=count * turns) if settings.falls else None,
         backward_simulation=settings.backward if settings.started else None,
     )
     built = build_method(method, setup, **settings.options)
