@@ -18,6 +18,7 @@ class Sana(Family):
     blocks = ("transformer_blocks.*",)
     predictions = ("flow",)
     takes = ("prompt_embeds", "prompt_attention_mask")
+    tokens = 300
 
     def __init__(self, pipeline: Any, **options: Any) -> None:
         super().__init__(pipeline, **options)
