@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
@@ -23,11 +22,11 @@ class Denoiser(ABC):
             A discriminator otherwise tells fakes by values that no real sample has.
 
     Attributes:
-        breaks_in: mixed precisions (``"fp16"``, ``"bf16"``) that networks of this family make no numbers in, and why.
+        breaks_in: mixed precisions (``"fp16"``, ``"bf16"``) in which networks of this family give NaN.
         apart: names of modules that a network calls from outside of the block they lie in; FSDP2 gathers them by themselves.
     """
 
-    breaks_in: ClassVar[Mapping[str, str]] = {}
+    breaks_in: ClassVar[tuple[str, ...]] = ()
     apart: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, diffusion: Diffusion, clip: float | None = None) -> None:

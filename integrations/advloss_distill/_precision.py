@@ -13,10 +13,11 @@ def check_precision(accelerator: Accelerator, denoiser: Denoiser) -> None:
     precision, device = accelerator.mixed_precision, accelerator.device.type
     if device == "cpu" and precision != "no" and not accelerator.native_amp:
         raise OptionError(
-            f"mixed precision {precision} on the {device}: Accelerate would compute in 32 bits without a word. Take bf16, or no"
+            f"mixed precision {precision} on the {device}: Accelerate would compute in 32 bits without a word. Take bf16, or no "
+            "(--mixed-precision, or in Accelerate's configuration)"
         )
     if precision in denoiser.breaks_in:
         raise OptionError(
-            f"a {getattr(denoiser, 'name', type(denoiser).__name__)} cannot be trained in {precision}: "
-            f"{denoiser.breaks_in[precision]}. Take bf16"
+            f"a {getattr(denoiser, 'name', type(denoiser).__name__)} cannot be trained in {precision}, in which its network "
+            "gives NaN. Take bf16 (--mixed-precision, or in Accelerate's configuration)"
         )
