@@ -53,6 +53,7 @@ from advloss_distill import (
     optimizer_of,
     push_folder,
     read_curves,
+    read_prompts,
     sampling_paths,
     save_adapter,
     save_pipeline,
@@ -88,9 +89,7 @@ def main() -> int:
     family = family_of(pipeline, resolution=options.resolution, undistilled=options.undistilled)
     if options.command == "cache":
         return cache(family, pipeline, options)
-    if options.dry_run:
-        return dry_run(family, pipeline, options)
-    return train(family, pipeline, options)
+    return (dry_run if options.dry_run else train)(family, pipeline, options)
 
 
 def cache(family: Family, pipeline, options: argparse.Namespace) -> int:
@@ -99,9 +98,8 @@ def cache(family: Family, pipeline, options: argparse.Namespace) -> int:
     pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.prompts:
-        prompts = read_prompts(options.prompts)
-        guidance = {"guidance_scale": options.guidance, "steps": options.teacher_steps}
-        data = teacher_made(family, pipeline, prompts, batch_size=options.batch_size, **guidance)
+        asked = {"guidance_scale": options.guidance, "steps": options.teacher_steps, "batch_size": options.batch_size}
+        data = teacher_made(family, pipeline, read_prompts(options.prompts), **asked)
     else:
         images = captioned(options, family.resolution)
         data = encode(family, pipeline, tqdm(images, file=sys.stdout), options.batch_size)
@@ -152,16 +150,8 @@ def validation_of(family: Family, pipeline, data, options: argparse.Namespace, a
     )
 
 
-def read_prompts(path: Path) -> list[str]:
-    """A prompt a line."""
-    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not prompts:
-        raise advloss.InputError(f"there is no prompt in {path}: write one a line")
-    return prompts
-
-
-def train(family: Family, pipeline, options: argparse.Namespace) -> int:
-    """By the method of --method; what each computes is in docs/pipelines.md."""
+def accelerator_of(options: argparse.Namespace) -> Accelerator:
+    """By the options and by `accelerate launch`; the options then say what precision that is."""
     accelerator = Accelerator(
         cpu=options.cpu,
         mixed_precision=options.mixed_precision,
@@ -169,6 +159,13 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         log_with=None if options.tracker == "none" else options.tracker,
         project_dir=options.out,
     )
+    options.mixed_precision = accelerator.mixed_precision
+    return accelerator
+
+
+def train(family: Family, pipeline, options: argparse.Namespace) -> int:
+    """By the method of --method; what each computes is in docs/pipelines.md."""
+    accelerator = accelerator_of(options)
     make_optimizer = optimizer_of(options.optimizer)
     if options.adapter:
         check_adapter(pipeline)
@@ -287,6 +284,7 @@ def card(options: argparse.Namespace) -> Card:
 
 def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
     """What the chosen settings need, computed with tensors that have no memory."""
+    accelerator = accelerator_of(options)
     estimate = estimate_memory(
         family,
         family.network(pipeline),
@@ -294,12 +292,13 @@ def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
         lora=options.lora,
         gradient_checkpointing=options.gradient_checkpointing,
         half_activations=options.mixed_precision in ("bf16", "fp16"),
+        tokens=LatentData.load(options.data, family).tokens if options.data and options.data.is_file() else None,
         half_teacher=options.half_teacher,
         bytes_a_moment=4 if options.optimizer == "adamw" else 1,
         vae=getattr(pipeline, "vae", None),
         **memory_options(options.method, **method_options(options)),
     )
-    print(estimate.table())
+    accelerator.print(estimate.table())
     return 0
 
 

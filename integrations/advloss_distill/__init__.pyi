@@ -1,5 +1,6 @@
 from ._any_timestep import AnyTimestep as AnyTimestep
 from ._captioned import CaptionedImages as CaptionedImages
+from ._captioned import read_prompts as read_prompts
 from ._card import Card as Card
 from ._card import read_curves as read_curves
 from ._check_prediction import check_prediction as check_prediction

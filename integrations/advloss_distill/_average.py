@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from advloss import OptionError
 from advloss_distill._family import bare
+from advloss_distill._sharded import NO_AVERAGE
 
 
 @final
@@ -40,8 +41,5 @@ class Averaged(nn.Module):
     @torch.no_grad()
     def forward(self, *args: Any, **options: Any) -> Any:
         if self._sharded:
-            raise OptionError(
-                "the averaged student cannot be asked while FSDP2 spreads it over processes; consistency distillation "
-                "does: train it with DistributedDataParallel"
-            )
+            raise OptionError(NO_AVERAGE)
         return functional_call(self._student[0], self._values, args, options)

@@ -221,3 +221,15 @@ def _check_captions(captions: Sequence[Any], names: Sequence[str], way_out: str)
 
 def _more(names: Any) -> str:
     return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+
+
+def read_prompts(path: Path) -> list[str]:
+    """A prompt a line; empty lines are none.
+
+    Raises:
+        InputError: there is none.
+    """
+    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise InputError(f"there is no prompt in {path}: write one a line")
+    return prompts

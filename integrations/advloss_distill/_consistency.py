@@ -32,6 +32,8 @@ class Consistency:
         delta: of the pseudo-Huber distance; 0.001 in diffusers' script.
     """
 
+    needs_average = True
+
     def __init__(
         self,
         denoiser: Denoiser,

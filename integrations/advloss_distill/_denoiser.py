@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,14 @@ class Denoiser(ABC):
         diffusion: noise levels and prediction type.
         clip: samples lie in [-clip, clip], and so do the ``x_0`` returned; None where there is no such range (latents).
             A discriminator otherwise tells fakes by values that no real sample has.
+
+    Attributes:
+        breaks_in: mixed precisions (``"fp16"``, ``"bf16"``) in which networks of this family give NaN.
+        apart: names of modules that a network calls from outside of the block they lie in; FSDP2 gathers them by themselves.
     """
+
+    breaks_in: ClassVar[tuple[str, ...]] = ()
+    apart: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, diffusion: Diffusion, clip: float | None = None) -> None:
         self.diffusion = diffusion

@@ -21,8 +21,9 @@ from advloss_distill._begun import check_new, compare, keep
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._misaligned import with_misaligned
 from advloss_distill._noised_data import NoisedData
+from advloss_distill._precision import check_precision
 from advloss_distill._score import ScoreDistillation
-from advloss_distill._sharded import Gathered, gathered_copy, is_sharded
+from advloss_distill._sharded import Gathered, gathered_copy, is_sharded, prepare_sharding
 from advloss_distill._simulation import BackwardSimulation, Conditions, Data
 from advloss_distill._term import Made, Term
 
@@ -79,7 +80,8 @@ class Distillation:
         discriminator_steps: an iteration, each on samples of its own; the student moves at the last one.
 
     Raises:
-        OptionError: there is nothing to learn from, or a number is wrong.
+        OptionError: there is nothing to learn from, a number is wrong, or the accelerator's precision or sharding does not go
+            with the networks or the term.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Distillation:
             raise OptionError(f"ema_decay={ema_decay}: give a number from 0 (no average) to less than 1")
         if discriminator_steps < 1:
             raise OptionError(f"discriminator_steps={discriminator_steps}: give 1 or more")
+        check_precision(accelerator, denoiser)
         self.accelerator = accelerator
         self.denoiser, self.simulation, self.data = denoiser, simulation, data
         self.teacher = teacher.requires_grad_(False).eval().to(accelerator.device)
@@ -122,6 +125,8 @@ class Distillation:
         self.shown, self.misaligned, self.discriminator_steps = shown, misaligned, discriminator_steps
         # a sharded module cannot be copied: its average goes into a plain one
         self._plain = copy.deepcopy(student).cpu() if is_sharded(accelerator) else None
+        if self._plain is not None:
+            prepare_sharding(accelerator, denoiser, student, self.term)
         self.student, self.optimizer = accelerator.prepare(student, optimizer)
         self.guard = StepGuard(student, self.optimizer, accelerator=accelerator)
         self.scheduler = scheduler
@@ -207,13 +212,13 @@ class Distillation:
         whatever the optimizer was built with, and samples that were made for its own data.
 
         Args:
-            settings: of the run: text, numbers, and lists of them. Size and shapes of the data are added.
+            settings: of the run: text, numbers, and lists of them. Mixed precision, size and shapes of the data are added.
 
         Raises:
             advloss.StateError: there are checkpoints of another run, or none to resume from; they do not fit, or settings or data
                 differ. Nothing has changed.
         """
-        settings = {**(settings or {}), **self._shapes()}
+        settings = {**(settings or {}), "mixed_precision": self.accelerator.mixed_precision, **self._shapes()}
         if resume:
             compare(folder, settings)
             self.load(folder)
@@ -310,7 +315,8 @@ class Distillation:
             fake, real, told = batch.shown
             adversarial = self.adversary.generator_loss(fake, real=real, condition=told)
         if self.distillation_weight:
-            distilled = self.distillation_weight * self.term(made)
+            with self.accelerator.autocast():  # networks in it are no part of what was prepared
+                distilled = self.distillation_weight * self.term(made)
         loss = sum(term for term in (adversarial, distilled) if term is not None)
         assert isinstance(loss, Tensor)
         self.accelerator.backward(loss)

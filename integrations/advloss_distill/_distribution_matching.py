@@ -19,7 +19,8 @@ class DistributionMatching:
 
     ``g = (x_fake - x_real) / mean |x_0 - x_real|``, the mean over a sample's elements: x_real is the teacher's answer for the
     student's noised sample, guided, and x_fake that of the network that follows the student. t is uniform between 0.02 and
-    0.98 of the schedule. No gradient flows through either network.
+    0.98 of the schedule. No gradient flows through either network. Both run in the precision of their weights, also under autocast:
+    their answers differ by little, and by less than bfloat16 rounds at first.
 
     Args:
         denoiser: how both are called.
@@ -43,7 +44,7 @@ class DistributionMatching:
     def at(self, made: Made, timesteps: Tensor, noise: Tensor) -> Tensor:
         """The term for one draw of timesteps `(N,)` and noise `(N, ...)`."""
         x0 = made.x0.detach()
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x0.device.type, enabled=False):
             told = self.denoiser.diffusion.add_noise(x0, noise, timesteps), timesteps, made.condition
             fake = self.denoiser.x0(self.fake, *told)
             if self.guidance is None:

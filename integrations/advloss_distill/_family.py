@@ -38,6 +38,7 @@ class Family(Denoiser):
         blocks: names of the network's modules whose outputs are features; ``*`` stands for a number.
         predictions: what the networks of this family may predict.
         takes: the conditions that a call needs.
+        tokens: of a prompt, as the pipeline's call encodes it by default.
         shape: of one sample, latents `(C, H, W)`.
         size: arguments of the pipeline's call for images of `resolution`; empty where it takes none.
         adapter_guidance: the `guidance_scale` to call the teacher's pipeline with, once a student's adapter is in it.
@@ -50,6 +51,7 @@ class Family(Denoiser):
     blocks: ClassVar[tuple[str, ...]]
     predictions: ClassVar[tuple[Prediction, ...]]
     takes: ClassVar[tuple[str, ...]]
+    tokens: ClassVar[int] = 77
     adapter_guidance = 0.0
 
     def __init__(

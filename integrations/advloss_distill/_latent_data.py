@@ -36,6 +36,11 @@ class LatentData:
     def __len__(self) -> int:
         return len(self.latents)
 
+    @property
+    def tokens(self) -> int | None:
+        """Of a prompt; None where there are none."""
+        return self.told["prompt_embeds"].shape[1] if "prompt_embeds" in self.told else None
+
     def conditions(self, count: int) -> Conditions:
         """Of `count` random samples, with the places that they have here (``"index"``)."""
         index = torch.randint(len(self), (count,), device=self.latents.device)

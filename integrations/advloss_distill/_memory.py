@@ -22,7 +22,6 @@ WIDTHS = {  # where a network's configuration says how wide a condition is
     "prompt_embeds": ("cross_attention_dim", "joint_attention_dim", "caption_channels"),
     "pooled_prompt_embeds": ("pooled_projection_dim",),
 }
-TOKENS = 128
 Judged = Literal["teacher", "copy", "images", "nothing"]
 
 
@@ -71,7 +70,7 @@ def estimate_memory(
     half_activations: bool = False,
     half_teacher: bool = False,
     bytes_a_moment: int = 4,
-    tokens: int = TOKENS,
+    tokens: int | None = None,
     judged_by: Judged = "teacher",
     vae: nn.Module | None = None,
     crop: int | None = None,
@@ -82,13 +81,14 @@ def estimate_memory(
     Args:
         network: of the teacher; only its configuration is read, and its weights are not touched.
         lora: the adapter's rank, or 0 for all weights.
-        half_activations: mixed precision.
-        tokens: of a prompt.
+        half_activations: mixed precision; a VAE decodes in its own all the same.
+        tokens: of a prompt, such as those of `LatentData.tokens`; None takes as many as the family encodes.
         judged_by: what the adversary's gradient goes through: the teacher (LADD), a copy of it that trains as a whole (DMD2's fake
             score, which looks at fakes, reals and fakes to denoise before one backward), decoded images, or nothing large.
         vae: whose decoder makes the images; `crop` and `chunk` as `Pixels` has them.
     """
     kind: Any = type(network)
+    tokens = family.tokens if tokens is None else tokens
     with torch.device("meta"):
         teacher = kind.from_config(network.config).requires_grad_(False)
         student: Any = family.adapted(teacher, lora) if lora else family.student(teacher)
@@ -111,7 +111,8 @@ def estimate_memory(
         if gradient_checkpointing:
             student.enable_gradient_checkpointing()
         kept = _kept(family, _faked(student), batch_size, tokens, inputs_need_gradients=False)
-    halved = half_teacher if judged_by == "teacher" else half_activations
+    # the adversary runs under autocast, whatever the teacher is kept in; a decoder never does (`Pixels`)
+    halved = {"teacher": half_teacher or half_activations, "copy": half_activations}.get(judged_by, False)
     return Memory(
         parameters=4 * everything,
         gradients=4 * trained,

@@ -21,7 +21,7 @@ class Pixels:
 
     The decoder's activations are most of ADD's memory. `crop` decodes a window, the same one of real and fake samples and
     for both players; it sees no latents beyond its border. `chunk` decodes so many samples at a time, and once more in
-    backward. Images are not clamped: real ones came through the same decoder.
+    backward, and in the precision of the VAE's weights, also under autocast. Images are not clamped: real ones came through the same decoder.
 
     Args:
         family: scales latents.
@@ -96,7 +96,8 @@ class Pixels:
 
     def _decode(self, latents: Tensor) -> Tensor:
         kind = next(self.vae.parameters()).dtype
-        return self.family.to_images(self.vae, latents.to(kind)).to(latents.dtype)
+        with torch.autocast(latents.device.type, enabled=False):  # some VAEs overflow in half precision (SDXL's)
+            return self.family.to_images(self.vae, latents.to(kind)).to(latents.dtype)
 
     def _window(self) -> Callable[[Tensor], Tensor]:
         """From latents to a window of them, drawn anew."""

@@ -13,7 +13,14 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from advloss import OptionError
 from advloss_distill._blocks import block_names
+from advloss_distill._denoiser import Denoiser
 from advloss_distill._family import Family
+from advloss_distill._term import Term
+
+NO_AVERAGE = (
+    "the averaged student cannot be asked while FSDP2 spreads it over processes, and consistency distillation (lcm, lcm-ladd) "
+    "does: train it with DistributedDataParallel"
+)
 
 
 def is_sharded(accelerator: Any) -> bool:
@@ -29,6 +36,23 @@ def is_sharded(accelerator: Any) -> bool:
     return True
 
 
+def prepare_sharding(accelerator: Any, denoiser: Denoiser, student: nn.Module, term: Term) -> None:
+    """Tell Accelerate how this student is to be sharded; call it before `accelerator.prepare`.
+
+    Raises:
+        OptionError: the term asks the averaged student.
+    """
+    if getattr(term, "needs_average", False):
+        raise OptionError(NO_AVERAGE)
+    plugin = accelerator.state.fsdp_plugin
+    # Accelerate 1.15 spreads all that a state has from the main process as if it were sharded, and stops at a buffer (positions
+    # of patches); every process has loaded the weights anyway
+    plugin.cpu_ram_efficient_loading = False
+    if plugin.transformer_cls_names_to_wrap:
+        apart = {type(student.get_submodule(name)).__name__ for name in denoiser.apart}
+        plugin.transformer_cls_names_to_wrap = sorted({*plugin.transformer_cls_names_to_wrap, *apart})
+
+
 def shard_teacher(family: Family, teacher: nn.Module) -> None:
     """Spread a frozen teacher's weights over all processes, and gather them block by block while it runs.
 
@@ -42,7 +66,7 @@ def shard_teacher(family: Family, teacher: nn.Module) -> None:
         raise OptionError("the teacher is not frozen: call teacher.requires_grad_(False) before it is sharded")
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         raise OptionError("a teacher is sharded over several processes, and there is one: use accelerate launch")
-    for name in block_names(teacher, family.blocks):
+    for name in (*family.apart, *block_names(teacher, family.blocks)):
         fully_shard(teacher.get_submodule(name))
     fully_shard(teacher)
 

@@ -19,7 +19,8 @@ class Made:
         timesteps: of these `(N,)`.
         x0: its outputs, with their graph.
         condition: what they were made for.
-        average: the student with averaged weights; call it without gradients.
+        average: the student with averaged weights; call it without gradients. A term that does says so by an attribute
+            `needs_average`: it is refused where the student is spread over processes.
     """
 
     noisy: Tensor
@@ -30,7 +31,7 @@ class Made:
 
 
 class Term(Protocol):
-    """A term of the student's loss: from what it made to a scalar."""
+    """A term of the student's loss: from what it made to a scalar. It is called under the accelerator's autocast."""
 
     def __call__(self, made: Made) -> Tensor:
         """The term, not yet weighted."""

@@ -17,7 +17,7 @@ import torch
 from accelerate.state import AcceleratorState
 from diffusers import DiffusionPipeline
 from distill_pipeline_tools import EXAMPLE, TINY
-from distill_tools import differences
+from distill_tools import differences, reset_accelerate
 from PIL import Image
 from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 from safetensors.torch import load_file
@@ -231,6 +231,34 @@ def test_an_adapter_and_a_dry_run(tmp_path: Path, here: Callable[..., int], caps
     with pytest.raises(SystemExit):
         here(*both[:-2], "--adapter", "--out", tmp_path / "out")
     assert "--adapter saves what --lora RANK trains" in capsys.readouterr().err
+
+
+def test_the_precision_of_accelerate_launch_is_known_and_recorded(
+    tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, family = tiny_family("stable-diffusion")
+    pipeline.save_pretrained(tmp_path / "teacher")
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    given = ("train", "--teacher", tmp_path / "teacher", "--data", data, "--out", out, *TINY, "--validate-every", 0)
+
+    def with_precision(precision: str, *options: object) -> str:
+        reset_accelerate()
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+        assert here(*given, *options) == 0
+        return capsys.readouterr().out
+
+    long = with_precision("no", "--dry-run")  # before there are any data: prompts as long as the family's
+    LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6)).save(data)
+    short, half = (with_precision(precision, "--dry-run") for precision in ("no", "bf16"))
+    assert len({long, short, half}) == 3
+    with pytest.raises(advloss.OptionError, match="mixed precision fp16 on the cpu: Accelerate would compute in 32"):
+        with_precision("fp16")
+    assert not out.exists()
+    with_precision("bf16")
+    assert "| mixed_precision | bf16 |" in (out / "student" / "README.md").read_text()
+    assert json.loads((out / "checkpoints" / "settings.json").read_text())["mixed_precision"] == "bf16"
+    with pytest.raises(advloss.StateError, match="begun otherwise: mixed_precision was bf16, and is no"):
+        with_precision("no", "--resume")
 
 
 def test_the_card_of_a_run_without_an_adversary(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:

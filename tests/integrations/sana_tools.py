@@ -1,4 +1,4 @@
-"""A tiny Sana that is distilled by LADD, for tests in two processes."""
+"""A tiny Sana, or another family, that is distilled by LADD, for tests in two processes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from advloss_distill import (
     LatentData,
     Renoising,
     TeacherDiscriminator,
+    Term,
     sampling_paths,
     shard_teacher,
     spread,
@@ -22,9 +23,15 @@ from advloss_distill import (
 
 
 def distillation_of(
-    accelerator: Accelerator, kind: str, *, checkpointing: bool = False, teacher_too: bool = False
+    accelerator: Accelerator,
+    kind: str,
+    *,
+    of: str = "sana",
+    checkpointing: bool = False,
+    teacher_too: bool = False,
+    term: Term | None = None,
 ) -> Distillation:
-    pipeline, family = tiny_family("sana", renoising=Renoising())
+    pipeline, family = tiny_family(of, renoising=Renoising())
     teacher = pipeline.transformer
     student = family.adapted(teacher, rank=2) if kind == "adapter" else family.student(teacher)
     if checkpointing:
@@ -44,6 +51,7 @@ def distillation_of(
         torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=1e-3, eps=1e-3),
         accelerator=accelerator,
         distillation_weight=0.5,
+        term=term,
     )
     set_seed(0, device_specific=True)
     return made

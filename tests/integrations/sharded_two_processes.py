@@ -1,6 +1,7 @@
 """Run by test_distill_sharded in two processes: a student whole (DDP), sharded (FSDP2), and sharded, saved and resumed.
 
-Also both with two batches an iteration, in bfloat16 with gradient checkpointing, and with the teacher sharded, too.
+Also both with two batches an iteration, in bfloat16 with gradient checkpointing, with the teacher sharded, too, and with a
+network that calls a part of a block from outside.
 
 Accelerate gives the CPU no FSDP, it falls back to DDP in silence. FSDP2 itself works on gloo: its type is set here by hand.
 """
@@ -17,30 +18,43 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, set_seed
 from sana_tools import distillation_of
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from advloss_distill import Distillation
+from advloss import OptionError
+from advloss_distill import Distillation, Made
 from advloss_distill._room import checkpoint_size
 
-VARIANTS: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "accumulated": ({"gradient_accumulation_steps": 2}, {}),
     "bfloat16": ({"mixed_precision": "bf16"}, {"checkpointing": True}),
     "teacher": ({}, {"teacher_too": True}),
+    "classes": ({}, {"of": "dit"}),
+    "classes teacher": ({}, {"of": "dit", "teacher_too": True}),
 }
 """Options of the accelerator, and of the run."""
+BLOCKS = {"sana": "SanaTransformerBlock", "dit": "BasicTransformerBlock"}
 out, told = Path(sys.argv[1]), {}
 
 
-def sharding(**options: Any) -> Accelerator:
+def sharding(of: str = "sana", **options: Any) -> Accelerator:
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=["SanaTransformerBlock"],
+        transformer_cls_names_to_wrap=[BLOCKS[of]],
         cpu_ram_efficient_loading=False,
     )
+    plugin.cpu_ram_efficient_loading = True  # accelerate launch's default, which asks for a GPU when it is given
     accelerator = Accelerator(cpu=True, fsdp_plugin=plugin, **options)
     accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
     return accelerator
+
+
+class AsksAverage:
+    needs_average = True
+
+    def __call__(self, made: Made) -> Tensor:
+        raise AssertionError("training has begun")
 
 
 def tell(name: str, made: Distillation) -> None:
@@ -55,7 +69,7 @@ def tell(name: str, made: Distillation) -> None:
     }
 
 
-def train(accelerator: Accelerator, name: str, kind: str, **options: bool) -> None:
+def train(accelerator: Accelerator, name: str, kind: str, **options: Any) -> None:
     made: Any = distillation_of(accelerator, kind, **options)
     made.run(3)
     tell(name, made)
@@ -75,9 +89,14 @@ for kind in ("whole", "adapter"):
     resumed.run(3)
     tell(f"resumed {kind}", resumed)
 for name, (options, more) in VARIANTS.items():
-    for way, made in (("ddp", functools.partial(Accelerator, cpu=True)), ("fsdp", sharding)):
+    fsdp = functools.partial(sharding, more.get("of", "sana"))
+    for way, made in (("ddp", functools.partial(Accelerator, cpu=True)), ("fsdp", fsdp)):
         AcceleratorState._reset_state(reset_partial_state=False)
         accelerator = made(**options)
         train(accelerator, f"{way} {name}", "whole", **more)
+try:
+    distillation_of(sharding("dit"), "whole", of="dit", term=AsksAverage())
+except OptionError as error:
+    told["refused"] = str(error)
 torch.save(told, out / f"rank{accelerator.process_index}.pt")
 accelerator.end_training()

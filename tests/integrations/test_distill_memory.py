@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from pipeline_tools import FAMILIES, TOKENS, tiny_conditions, tiny_family
+from pipeline_tools import ENCODERS, FAMILIES, TOKENS, tiny_conditions, tiny_family, tiny_pipeline, tiny_text
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from advloss import OptionError
-from advloss_distill import Family, estimate_memory
+from advloss_distill import Family, LatentData, estimate_memory, family_of
 from advloss_distill.methods import METHODS, memory_options
 
 
@@ -84,6 +84,33 @@ def test_decoded_images_are_counted(name: str, crop: int | None, chunk: int | No
     latents = torch.randn(chunk or 2, family.shape[0], side, side, requires_grad=True)
     assert found.judged == pytest.approx(keeps(vae, lambda: family.to_images(vae, latents)), rel=0.05)
     assert found.judge == 4 * sum(p.numel() for p in vae.parameters())
+
+
+def test_in_half_precision_a_decoder_keeps_as_much_and_a_teacher_half() -> None:
+    """The adversary runs under autocast, its teacher's weights in 32 bits or in 16; a VAE is never put under it."""
+    pipeline, family = tiny_family("stable-diffusion")
+    for judged, halves in (("images", 1), ("teacher", 2), ("copy", 2)):
+        told = {"batch_size": 2, "tokens": TOKENS, "judged_by": judged, "vae": pipeline.vae}
+        whole, half = (estimate_memory(family, pipeline.unet, half_activations=h, **told) for h in (False, True))
+        assert half.judged == whole.judged // halves
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_prompts_are_as_long_as_the_pipeline_encodes_them(name: str) -> None:
+    """In the data, and where there are none yet as the family's call has it."""
+    pipeline = tiny_pipeline(name, **tiny_text(name))
+    family = family_of(pipeline, resolution=FAMILIES[name].side)
+    told = family.encode(pipeline, ["a red fox"])
+    data = LatentData(torch.zeros(1, *family.shape), told)
+    clip = 77 - 12 if name.startswith("stable-diffusion") else 0  # of a miniature's tokenizer
+    assert data.tokens == told["prompt_embeds"].shape[1] == family.tokens - clip
+    default, known, less = (
+        estimate_memory(family, family.network(pipeline), batch_size=2, tokens=tokens)
+        for tokens in (None, family.tokens, TOKENS)
+    )
+    assert default == known
+    assert less.activations < known.activations
+    assert LatentData(torch.zeros(1, 4), {"class_labels": torch.zeros(1)}).tokens is None
 
 
 @pytest.mark.parametrize("lora", [0, 2])

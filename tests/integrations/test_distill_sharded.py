@@ -13,7 +13,7 @@ from distill_tools import differences
 from pipeline_tools import tiny_family
 
 from advloss import OptionError
-from advloss_distill import shard_teacher
+from advloss_distill import Consistency, shard_teacher
 from advloss_distill._sharded import is_sharded
 
 SCRIPT = Path(__file__).with_name("sharded_two_processes.py")
@@ -27,7 +27,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("kind", ["whole", "adapter", "accumulated"])
+@pytest.mark.parametrize("kind", ["whole", "adapter", "accumulated", "classes"])
 def test_sharded_or_not_the_student_learns_the_same(ranks: list[dict[str, Any]], kind: str) -> None:
     one, other = (rank[f"fsdp {kind}"] for rank in ranks)
     assert not differences(one["student"], other["student"])
@@ -51,9 +51,12 @@ def test_a_sharded_student_resumes_bit_by_bit(ranks: list[dict[str, Any]], kind:
         assert not differences(one["discriminator"], other["discriminator"])
 
 
+@pytest.mark.parametrize(("kind", "whole"), [("teacher", "whole"), ("classes teacher", "classes")])
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_with_a_sharded_teacher_a_student_learns_the_same(ranks: list[dict[str, Any]], way: str) -> None:
-    one, other, reference = ranks[0][f"{way} teacher"], ranks[1][f"{way} teacher"], ranks[0]["ddp whole"]
+def test_with_a_sharded_teacher_a_student_learns_the_same(
+    ranks: list[dict[str, Any]], way: str, kind: str, whole: str
+) -> None:
+    one, other, reference = ranks[0][f"{way} {kind}"], ranks[1][f"{way} {kind}"], ranks[0][f"ddp {whole}"]
     assert one["teacher"] == other["teacher"] == 1
     assert one["sharded"] == (way == "fsdp")
     assert not differences(one["student"], other["student"])
@@ -77,6 +80,12 @@ def test_in_bfloat16_with_checkpointing_a_sharded_student_learns_about_the_same(
         assert all(value.dtype == torch.float32 for value in one[part].values() if value.is_floating_point())
         torch.testing.assert_close(one[part], reference[part], rtol=5e-2, atol=1e-3)
     assert differences(one["student"], ranks[0]["fsdp whole"]["student"])
+
+
+def test_a_term_that_asks_the_average_is_refused_before_training(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert "the averaged student cannot be asked while FSDP2 spreads it" in rank["refused"]
+    assert Consistency.needs_average
 
 
 def test_the_first_version_of_fsdp_is_refused() -> None:

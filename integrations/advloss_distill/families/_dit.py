@@ -22,6 +22,7 @@ class DiT(Family):
     blocks = ("transformer_blocks.*",)
     predictions = ("epsilon",)
     takes = ("class_labels",)
+    apart = ("transformer_blocks.0.norm1.emb",)
 
     def __init__(self, pipeline: Any, *, resolution: int | None = None, **options: Any) -> None:
         super().__init__(pipeline, resolution=resolution, **options)

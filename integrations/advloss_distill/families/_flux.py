@@ -29,6 +29,7 @@ class Flux(Family):
     blocks = ("transformer_blocks.*", "single_transformer_blocks.*")
     predictions = ("flow",)
     takes = ("prompt_embeds", "pooled_prompt_embeds")
+    tokens = 512
 
     def __init__(self, pipeline: Any, *, guidance: float = 3.5, **options: Any) -> None:
         super().__init__(pipeline, **options)

@@ -18,6 +18,7 @@ class PixArt(Family):
     blocks = ("transformer_blocks.*",)
     predictions = ("epsilon",)
     takes = ("prompt_embeds", "prompt_attention_mask")
+    tokens = 300
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)

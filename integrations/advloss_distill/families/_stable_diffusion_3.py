@@ -18,6 +18,7 @@ class StableDiffusion3(Family):
     blocks = ("transformer_blocks.*",)
     predictions = ("flow",)
     takes = ("prompt_embeds", "pooled_prompt_embeds")
+    tokens = 77 + 256  # CLIP's and T5's
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)
