@@ -23,9 +23,9 @@ def published(request: pytest.FixtureRequest) -> Published:
     return request.param
 
 
-def kept(benchmark: str) -> list[list[Any]]:
-    (table,) = json.loads(KEPT.read_text(encoding="utf-8"))[benchmark]["tables"]
-    return table["rows"]
+def kept(benchmark: str, path: Path = KEPT) -> list[list[Any]]:
+    results = json.loads(path.read_text(encoding="utf-8"))
+    return [row for table in results.get(benchmark, {"tables": []})["tables"] for row in table["rows"]]
 
 
 def test_a_network_has_as_many_parameters_as_published(published: Published) -> None:
@@ -66,11 +66,10 @@ def test_figures_that_are_kept_are_todays() -> None:
 
 
 def test_estimates_that_were_measured_are_near() -> None:
-    rows = kept("distill_memory")
-    assert {row[0] for row in rows} == BY_NAME.keys()
-    assert len(rows) == 4 * len(BY_NAME)
-    for row in rows:
-        assert 0.8 < row[-1] < (1.35 if "LoRA" in row[3] else 1.15), row
+    """On every device of which results are kept."""
+    for path in KEPT.parent.glob("*.json"):
+        for row in kept("distill_memory", path):
+            assert row[-1] == "" or 0.8 < row[-1] < (1.35 if "LoRA" in row[3] else 1.15), (path.name, row)
 
 
 def test_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
