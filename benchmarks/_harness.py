@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 AGREEMENT = 1e-5
+WARM = "benchmarks: warm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,23 +169,29 @@ def seconds(work: Callable[[], object], device: str) -> float:
     return began.elapsed_time(ended) / 1e3
 
 
-def peak_bytes(make: Make, device: str, steps: int = 3) -> int:
-    """The most that tensors took at once while a loop was built and made some steps."""
+def peak_bytes(make: Make, device: str, steps: int = 3, warm: int | None = None) -> int:
+    """The most that tensors took at once while a loop was built and made some steps.
+
+    Args:
+        warm: leave out building it, and so many steps before the others: what is alive then counts, peaks until then do not.
+    """
     gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        _run(make, steps)
+        _run(make, steps, warm, torch.cuda.reset_peak_memory_stats)
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        _run(make, steps)
+        _run(make, steps, warm, _mark)
     now = most = 0
     for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
         if event.name() == "[memory]":
             now += event.nbytes()
             most = max(most, now)
+        elif event.name() == WARM:
+            most = now
     return most
 
 
@@ -194,10 +201,20 @@ def gradients(optimizer: Optimizer, parameters: Iterable[Tensor]) -> Tensor:
     return torch.cat([optimizer.state[p]["exp_avg"].flatten() / scale for p in parameters])
 
 
-def _run(make: Make, steps: int) -> None:
+def _run(make: Make, steps: int, warm: int | None, is_warm: Callable[[], object]) -> None:
     loop = make()
+    for _ in range(warm or 0):
+        loop.step()
+    if warm is not None:
+        is_warm()
     for _ in range(steps):
         loop.step()
+
+
+def _mark() -> None:
+    """In the profiler's record."""
+    with record_function(WARM):
+        pass
 
 
 @contextmanager

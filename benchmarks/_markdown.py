@@ -23,9 +23,20 @@ def results(kept: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "Without a target:", "")
     yield from table(ROW, [_cells(row) for row in rows if row["target"] is None])
     for found in kept.values():
-        for one in found["tables"]:
-            yield from ("", f"{one['title']}:", "", *table(one["columns"], one["rows"]))
+        yield from tables(found)
     yield from ("", *_circumstances(kept))
+
+
+def tables(found: Mapping[str, Any]) -> Iterator[str]:
+    """Those of one benchmark, with their titles."""
+    for one in found["tables"]:
+        yield from ("", f"{one['title']}:", "", *table(one["columns"], one["rows"]))
+
+
+def taken(found: Mapping[str, Any]) -> str:
+    """Where and when a benchmark was run."""
+    made = found["circumstances"]
+    return f"commit {made['commit']}, {made['date']}, torch {made['torch']}, {made['device']}"
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -49,10 +60,6 @@ def _circumstances(kept: Mapping[str, Any]) -> Iterator[str]:
     """One sentence for each set of benchmarks that were run alike."""
     alike: dict[str, list[str]] = {}
     for name, found in kept.items():
-        made = found["circumstances"]
-        words = (
-            f"commit {made['commit']}, {made['date']}, torch {made['torch']}, {made['device']}, {made['pairs']} pairs"
-        )
-        alike.setdefault(words, []).append(name)
+        alike.setdefault(f"{taken(found)}, {found['circumstances']['pairs']} pairs", []).append(name)
     for words, names in alike.items():
         yield f"Taken at {words}: {', '.join(names)}."

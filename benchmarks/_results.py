@@ -7,6 +7,8 @@ import json
 import platform
 import subprocess
 from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from benchmarks._markdown import table
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("advloss", "plugins", "integrations", "examples", "benchmarks/*.py")
+PACKAGES = ("accelerate", "diffusers", "peft", "timm", "transformers")
 BENCHMARKS = (
     "hinge",
     "r1",
@@ -26,6 +29,8 @@ BENCHMARKS = (
     "superres",
     "features",
     "distillation",
+    "distill_estimate",
+    "distill_memory",
     "overhead",
     "options",
     "memory",
@@ -67,6 +72,7 @@ def circumstances(settings: Settings) -> dict[str, Any]:
         "commit": _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else ""),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {torch.get_num_threads()} thread",
+        "packages": {name: version(name) for name in PACKAGES if find_spec(name)},
         "pairs": settings.pairs,
         "python": platform.python_version(),
         "short": settings.short,

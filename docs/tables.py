@@ -14,9 +14,11 @@ from advloss._diagnosis import NUMBERS
 from advloss._facts import Facts
 from advloss._rules import RULES
 from advloss.specs import AugmentationSpec, DiscriminatorSpec, LossSpec, RegularizerSpec
-from benchmarks._markdown import results
+from benchmarks._markdown import results, tables, taken
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+OF_PIPELINES = {"distill_estimate": "estimates", "distill_memory": "measured"}
 KINDS = ("discriminator", "loss", "regularizer", "augmentation", "recipe")
 PLURAL = {"loss": "Losses"}
 
@@ -40,8 +42,21 @@ def readme(text):
 
 def benchmarks(text):
     """`text` with the figures of the last run."""
-    kept = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text(encoding="utf-8"))
-    return _between(text, "results", ["", *results(kept), ""])
+    kept = json.loads((RESULTS / "cpu.json").read_text(encoding="utf-8"))
+    return _between(
+        text, "results", ["", *results({n: found for n, found in kept.items() if n not in OF_PIPELINES}), ""]
+    )
+
+
+def pipelines(text):
+    """`text` with what a distillation takes: as estimated, and as measured on each device that was at hand."""
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    for benchmark, mark in OF_PIPELINES.items():
+        lines = []
+        for found in (file[benchmark] for file in kept if benchmark in file):
+            lines += [*tables(found), "", f"Taken at {taken(found)}.", ""]
+        text = _between(text, mark, lines)
+    return text
 
 
 def catalogue(_):
@@ -104,6 +119,7 @@ PAGES = {
     "docs/catalogue.md": catalogue,
     "docs/combinations.md": combinations,
     "docs/doctor.md": doctor,
+    "docs/pipelines.md": pipelines,
 }
 
 
