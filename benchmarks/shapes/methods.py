@@ -37,6 +37,7 @@ class Run:
     student_rate, rate: of Adam, for the student and the discriminator.
     batches: of the domain's size, in one of the student's: means over few samples are noisy, and a student drifts with them.
     falls: whether the discriminator's rate falls, as the student's does.
+    first: share of a batch at the first step.
     backward: whether inputs of later steps are the student's own samples; noised real ones otherwise.
     started: on the teacher's trajectories; a copy of the teacher otherwise.
     back: of the way to where a student started, in the end (docs/distillation.md).
@@ -48,6 +49,7 @@ class Run:
     rate: float
     batches: int = 2
     falls: bool = False
+    first: float = 0.5
     backward: bool = True
     started: bool = True
     back: float = 0.5
@@ -64,11 +66,13 @@ RUNS = {
         options={"loss": RELATIVISTIC, "renoise": (-2.0, 1.0), "blocks": (0, 4), "r1_weight": 1e-3},
     ),
     "add": Run(
-        500,
-        4e-5,
+        560,
+        6e-5,
         2e-3,
+        batches=4,
+        falls=True,
         backward=False,
-        back=0.2,
+        back=0.35,
         options={
             "discriminator": ON_IMAGES,
             "loss": RELATIVISTIC,
@@ -78,10 +82,22 @@ RUNS = {
         },
     ),
     "dmd2": Run(
-        280,
-        1e-4,
+        260,
+        5e-5,
         5e-4,
-        options={"discriminator_steps": 2, "adversary_weight": 0.1, "blocks": (0, 4), "renoise": (-2.0, 1.2)},
+        falls=True,
+        first=0.2,
+        back=0.2,
+        options={
+            "loss": RELATIVISTIC,
+            "discriminator_steps": 2,
+            "adversary_weight": 1.0,
+            "distillation_weight": 0.15,
+            "blocks": (0, 4),
+            "renoise": (-2.0, 1.2),
+            "r1_method": "exact",
+            "r1_weight": 0.05,
+        },
     ),
 }
 
@@ -115,6 +131,7 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         example=domain.data.conditions(1),
         paths=sampling_paths(scheduler, STEPS),
         batch_size=settings.batches * domain.sizes.batch_size,
+        first=settings.first,
         optimizer=functools.partial(torch.optim.Adam, lr=rate, betas=(0.0, 0.99)) if rate else None,
         scheduler=functools.partial(cosine, steps=count * turns) if settings.falls else None,
         backward_simulation=settings.backward if settings.started else None,

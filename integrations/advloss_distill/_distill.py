@@ -283,11 +283,11 @@ class Distillation:
             x0 = self._x0(noisy, timesteps, condition)
         simulation.advance(x0, condition)
         average = Averaged(self.accelerator.unwrap_model(self.student), self.ema.shadow_params)
-        made = Made(noisy=noisy, timesteps=timesteps, x0=x0, condition=condition, average=average)
+        steps = simulation.steps.to(device)
+        made = Made(noisy=noisy, timesteps=timesteps, steps=steps, x0=x0, condition=condition, average=average)
         if self.adversary is None:
             return _Batch(made)
-        real = self.data.real(condition)
-        return self._show(_Batch(made, real, self.denoiser.judged(condition, simulation.steps.to(device))))
+        return self._show(_Batch(made, self.data.real(condition), self.denoiser.judged(condition, steps)))
 
     def _again(self, batch: _Batch) -> _Batch:
         """The same batch, with the graph of the student's answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from advloss import OptionError
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._guidance import Guidance
+from advloss_distill._simulation import Conditions
 from advloss_distill._term import Made
 
 
@@ -26,15 +28,23 @@ class DistributionMatching:
         denoiser: how both are called.
         teacher: the real score.
         fake: the fake score, such as `FakeScore.network`.
+        told: from the condition and the student's steps `(N,)` to what the fake score is told, such as `FakeScore.told`; None is the
+            condition alone.
         guidance: of the teacher; DMD2 takes 1.75 for Stable Diffusion 1.5, and 8 for SDXL. None is none.
     """
 
     def __init__(
-        self, denoiser: Denoiser, teacher: nn.Module, fake: nn.Module, *, guidance: Guidance | None = None
+        self,
+        denoiser: Denoiser,
+        teacher: nn.Module,
+        fake: nn.Module,
+        *,
+        told: Callable[[Conditions, Tensor], Conditions] | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
         if fake is teacher:
             raise OptionError("the fake score network is the teacher itself: give a copy, which is trained beside it")
-        self.denoiser, self.teacher, self.fake, self.guidance = denoiser, teacher, fake, guidance
+        self.denoiser, self.teacher, self.fake, self.told, self.guidance = denoiser, teacher, fake, told, guidance
 
     def __call__(self, made: Made) -> Tensor:
         levels = len(self.denoiser.diffusion.alpha)
@@ -45,12 +55,13 @@ class DistributionMatching:
         """The term for one draw of timesteps `(N,)` and noise `(N, ...)`."""
         x0 = made.x0.detach()
         with torch.no_grad(), torch.autocast(x0.device.type, enabled=False):
-            told = self.denoiser.diffusion.add_noise(x0, noise, timesteps), timesteps, made.condition
-            fake = self.denoiser.x0(self.fake, *told)
+            noisy, condition = self.denoiser.diffusion.add_noise(x0, noise, timesteps), made.condition
+            told = condition if self.told is None else self.told(condition, made.steps)
+            fake = self.denoiser.x0(self.fake, noisy, timesteps, told)
             if self.guidance is None:
-                real = self.denoiser.x0(self.teacher, *told)
+                real = self.denoiser.x0(self.teacher, noisy, timesteps, condition)
             else:
-                real = self.guidance.x0(self.denoiser, self.teacher, *told)
+                real = self.guidance.x0(self.denoiser, self.teacher, noisy, timesteps, condition)
             size = (x0 - real).abs().flatten(1).mean(1).view(-1, *[1] * (x0.ndim - 1))
             gradient = ((fake - real) / size).nan_to_num()  # where the teacher agrees to the last bit
         return 0.5 * (made.x0 - (x0 - gradient)).square().mean()

@@ -15,6 +15,8 @@ from advloss_distill._family import Family
 from advloss_distill._noised_heads import NoisedHeads
 from advloss_distill._simulation import Conditions
 
+PROMPT = "prompt_embeds"
+
 
 @final
 class FakeScore(NoisedHeads):
@@ -23,6 +25,9 @@ class FakeScore(NoisedHeads):
     `Denoising` among the adversary's regularizers keeps it a diffusion model of the student's samples, and
     `DistributionMatching` reads it; optimizer, checkpoints and the watch over bad steps are the adversary's.
 
+    A network that is not told the student's step follows the mixture of what all steps make. Distribution matching then is content
+    when the mixture is right, with one step too bright and the next too dark. So it is told (`told`), which the paper's is not.
+
     Args:
         family: calls the network.
         network: a copy of the teacher (`Family.student`, or `Family.adapted` to train an adapter alone).
@@ -30,7 +35,7 @@ class FakeScore(NoisedHeads):
         blocks: places among ``family.blocks``; None takes the one in the middle, a UNet's bottleneck.
         width: channels of a head.
         num_classes: for classes in place of prompts, their number.
-        num_steps: of the student's kinds of steps (a simulation's), for heads that judge each by itself.
+        num_steps: of the student's kinds of steps (a simulation's), for heads that judge each by itself, and for `told`.
     """
 
     def __init__(
@@ -48,6 +53,21 @@ class FakeScore(NoisedHeads):
         super().__init__(
             family, network, example, (middle,) if blocks is None else blocks, width, num_classes, num_steps
         )
+        prompt = example.get(PROMPT)
+        self.steps = None
+        if num_steps is not None and prompt is not None:
+            self.steps = nn.Embedding(num_steps, prompt.shape[-1], device=next(network.parameters()).device)
+            nn.init.zeros_(self.steps.weight)  # the network begins as the teacher
+
+    def told(self, condition: Conditions, steps: Tensor) -> Conditions:
+        """`condition` for the network, with the student's `steps` `(N,)`: a learned vector, added to each token of the prompt.
+
+        Of a family without prompts, or without `num_steps`, it is `condition`.
+        """
+        if self.steps is None:
+            return condition
+        prompt = condition[PROMPT]
+        return {**condition, PROMPT: prompt + self.steps(steps).unsqueeze(1).to(prompt.dtype)}
 
     def _keep(self, network: nn.Module) -> None:
         self.network = network
@@ -84,6 +104,8 @@ class Denoising(Regularizer):
         family = fake_score.family
         told = condition if fake_condition is None else fake_condition
         assert isinstance(told, dict)
+        if fake_score.steps is not None:
+            told = fake_score.told(told, told["time"])
         x0, diffusion = fake.detach(), family.diffusion
         timesteps = torch.randint(len(diffusion.alpha), (len(x0),), device=x0.device)
         noise = torch.randn_like(x0)

@@ -17,6 +17,7 @@ class Made:
     Attributes:
         noisy: its inputs `(N, ...)`.
         timesteps: of these `(N,)`.
+        steps: `(N,)`, the index of the step of sampling that each is (the simulation's).
         x0: its outputs, with their graph.
         condition: what they were made for.
         average: the student with averaged weights; call it without gradients. A term that does says so by an attribute
@@ -25,6 +26,7 @@ class Made:
 
     noisy: Tensor
     timesteps: Tensor
+    steps: Tensor
     x0: Tensor
     condition: Conditions
     average: nn.Module

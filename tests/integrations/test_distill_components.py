@@ -277,11 +277,12 @@ def test_the_average_is_called_without_a_copy(accelerator: Accelerator) -> None:
 # the fake score
 
 
-def built_fake(name: str) -> tuple[Any, Any, FakeScore]:
+def built_fake(name: str, steps: int | None = None) -> tuple[Any, Any, FakeScore]:
     pipeline, family = tiny_family(name, renoising=UniformRenoising())
     network = family.student(pipeline.components[family.part])
     classes = 1000 if name == "dit" else None
-    return pipeline, family, FakeScore(family, network, tiny_conditions(family, 1), width=8, num_classes=classes)
+    told = tiny_conditions(family, 1)
+    return pipeline, family, FakeScore(family, network, told, width=8, num_classes=classes, num_steps=steps)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -317,6 +318,27 @@ def test_denoising_is_the_diffusion_loss_on_fakes(name: str) -> None:
     torch.manual_seed(1)
     torch.testing.assert_close(term(fake, real, samples, other, condition), expected)  # the fakes' own condition
     assert not list(term.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fake_score_learns_what_each_step_makes(name: str) -> None:
+    """Where there are prompts, it is the teacher at first, and a step's vector learns from that step's samples."""
+    _, family, fake = built_fake(name, steps=3)
+    steps, noisy, timesteps = torch.tensor([0, 2, 2]), torch.randn(3, *family.shape), torch.tensor([3, 400, 990])
+    condition = dict(family.judged(tiny_conditions(family, 3), steps))
+    told = fake.told(condition, steps)
+    if name == "dit":
+        assert told is condition
+        return
+    plain = family.output(fake.network, noisy, timesteps, condition)
+    torch.testing.assert_close(family.output(fake.network, noisy, timesteps, told), plain, rtol=0, atol=0)
+    Denoising(fake)(fake, noisy, noisy, condition).backward()
+    assert [float(row.abs().sum()) > 0 for row in fake.steps.weight.grad] == [True, False, True]
+    with torch.no_grad():
+        fake.steps.weight[2] += 1
+    away = (family.output(fake.network, noisy, timesteps, fake.told(condition, steps)) - plain).flatten(1).abs().amax(1)
+    assert away[0] == 0
+    assert away[1:].min() > 0
 
 
 def test_an_adversary_of_it_follows_the_students_samples() -> None:

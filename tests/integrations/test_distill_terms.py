@@ -56,6 +56,7 @@ def case(request: pytest.FixtureRequest) -> SimpleNamespace:
     made = Made(
         noisy=torch.randn(5, 2, 4, 4, dtype=torch.float64),
         timesteps=TIMESTEPS,
+        steps=torch.tensor([0, 1, 0, 2, 1]),
         x0=torch.randn(5, 2, 4, 4, dtype=torch.float64, requires_grad=True),
         condition=LABELS,
         average=Network(),
@@ -119,6 +120,21 @@ def test_two_networks_that_agree_leave_the_student_alone(case: Any) -> None:
     assert gradient(loss, case.made.x0).abs().max() == 0
     with pytest.raises(OptionError, match="the fake score network is the teacher itself"):
         DistributionMatching(case.denoiser, case.teacher, case.teacher)
+
+
+def test_the_fake_score_may_be_told_more_than_the_teacher(case: Any) -> None:
+    """Of its own class for each step of the student, as a network that was asked for these classes."""
+    noise = torch.randn_like(case.made.x0)
+    term = DistributionMatching(
+        case.denoiser, case.teacher, case.fake, told=lambda condition, steps: {"class_labels": steps + 2}
+    )
+    told = term.at(case.made, TIMESTEPS, noise)
+    seen = Made(**{**vars(case.made), "condition": {"class_labels": case.made.steps + 2}})
+    other = lambda noisy, timesteps, class_labels: case.teacher(noisy, timesteps, LABELS["class_labels"])  # noqa: E731
+    expected = DistributionMatching(case.denoiser, other, case.fake)  # type: ignore[arg-type]
+    torch.testing.assert_close(told, expected.at(seen, TIMESTEPS, noise))
+    plain = DistributionMatching(case.denoiser, case.teacher, case.fake).at(case.made, TIMESTEPS, noise)
+    assert not torch.allclose(told, plain)
 
 
 def test_a_teacher_that_agrees_with_the_student_gives_no_nan(case: Any) -> None:

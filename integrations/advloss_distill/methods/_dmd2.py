@@ -72,7 +72,9 @@ def dmd2(
         student=setup.student(),
         adversary=adversary,
         simulation=simulation,
-        term=DistributionMatching(family, setup.teacher, fake.network, guidance=setup.guidance(guidance)),
+        term=DistributionMatching(
+            family, setup.teacher, fake.network, told=fake.told, guidance=setup.guidance(guidance)
+        ),
         distillation_weight=distillation_weight,
         further={"discriminator_steps": discriminator_steps},
     )

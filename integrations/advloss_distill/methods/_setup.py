@@ -39,6 +39,7 @@ class Setup:
         example: conditions of one sample or more, to look at their sizes.
         paths: timesteps of the student (`sampling_paths`).
         batch_size: of the student.
+        first: share of a batch of its own samples at the first step (`spread`).
         lora: rank of an adapter in place of all weights, or 0.
         optimizer: of the discriminator; None is the method's.
         scheduler: of the discriminator's rate, from its optimizer, or None.
@@ -51,6 +52,7 @@ class Setup:
     example: Conditions
     paths: Sequence[Path]
     batch_size: int
+    first: float = 0.5
     lora: int = 0
     optimizer: MakeOptimizer | None = None
     scheduler: Callable[[Optimizer], Any] | None = None
@@ -79,7 +81,7 @@ class Setup:
     def inputs(self, backward: bool) -> BackwardSimulation | NoisedData:
         """The student's inputs at its timesteps: its own samples, or real ones; `backward` is the method's way."""
         if backward if self.backward_simulation is None else self.backward_simulation:
-            counts = spread(self.paths, self.batch_size)
+            counts = spread(self.paths, self.batch_size, self.first)
             return BackwardSimulation(self.family.diffusion, self.paths, counts)
         return NoisedData(self.family.diffusion, max(self.paths, key=len), self.batch_size, self.data)
 
