@@ -132,13 +132,14 @@ def test_a_folder_is_of_one_size(domain: Domain, folder: Path) -> None:
 
 
 def test_evaluations_of_the_teacher_are_counted(domain: Domain) -> None:
-    """ADD's term asks it once for each sample; a relativistic LADD four times, and once more where R1 is due."""
+    """ADD's term and DMD2's ask it once for each sample; a relativistic LADD four times, and more where R1 is due."""
     counted = {
-        m: run(m, domain, 0, 4, lambda *_: None).evaluations * 1e6 / 4 / 24 for m in ("adversarial", "add", "ladd")
+        method: run(method, domain, 0, 4, lambda *_: None).evaluations
+        * 1e6
+        / (4 * SHORT.batch_size * RUNS[method].batches)
+        for method in ("adversarial", "add", "ladd", "dmd2")
     }
-    assert counted["adversarial"] == 0
-    assert counted["add"] == 1
-    assert 4 <= counted["ladd"] <= 5
+    assert counted == pytest.approx({"adversarial": 0, "add": 1, "ladd": 4.5, "dmd2": 1})
 
 
 def test_runs_are_joined_over_seeds(tmp_path: Path) -> None:
