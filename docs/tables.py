@@ -18,7 +18,7 @@ from benchmarks._markdown import results, tables, taken
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-OF_PIPELINES = {"distill_estimate": "estimates", "distill_memory": "measured"}
+OF_PIPELINES = {"distill_estimate": "estimates", "distill_memory": "measured", "shapes": "shapes"}
 KINDS = ("discriminator", "loss", "regularizer", "augmentation", "recipe")
 PLURAL = {"loss": "Losses"}
 
