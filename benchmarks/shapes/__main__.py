@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 from pathlib import Path
 
 import torch
-from torchvision.utils import save_image
 
-from advloss_distill import student_scheduler
 from benchmarks._harness import Settings
 from benchmarks._markdown import table
 from benchmarks._results import circumstances
 from benchmarks._results import save as keep
-from benchmarks.shapes.domain import STEPS, Domain
+from benchmarks.shapes.domain import Domain
 from benchmarks.shapes.judge import Figures
 from benchmarks.shapes.methods import RUNS, run
 from benchmarks.shapes.models import noise_levels, show
+from benchmarks.shapes.outcomes import of_average, of_run, save
 from benchmarks.shapes.report import report
 from benchmarks.shapes.sizes import SHORT, Sizes
 
@@ -32,6 +29,9 @@ def main() -> None:
     )
     parser.add_argument("--iterations", type=int, help="in place of the method's own")
     parser.add_argument("--seed", type=int, default=0, help="of the distillation; the teacher has one")
+    parser.add_argument(
+        "--average", action="store_true", help="in place of training: average the students that --out has of all seeds"
+    )
     parser.add_argument("--short", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--out", type=Path, default=Path("runs/shapes"))
     parser.add_argument("--json", type=Path, help="file to keep the table of all runs in --out in")
@@ -44,16 +44,11 @@ def main() -> None:
     if not (picture := options.out / "teacher.png").exists():
         save(domain.samples(domain.teacher, noise_levels(), domain.sizes.teacher_steps), picture)
     for method in options.methods:
+        if options.average:
+            rows |= of_average(method, domain, options.out)
+            continue
         outcome = run(method, domain, options.seed, 2 if options.short else options.iterations, show)
-        rows |= outcome.figures
-        name = f"{method}-{options.seed}"
-        found = {row: dataclasses.asdict(figures) for row, figures in outcome.figures.items()}
-        kept = {"seconds": outcome.seconds, "evaluations": outcome.evaluations, "figures": found}
-        (options.out / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        print(f"{method}: {outcome.seconds:.0f} s of one thread, {outcome.evaluations:.3f} million teacher evaluations")
-        for steps in STEPS:
-            made = domain.samples(outcome.student, student_scheduler(domain.family), steps)
-            save(made, options.out / f"{name}-{steps}.png")
+        rows |= of_run(method, options.seed, outcome, domain, options.out)
     print("\n".join(table(COLUMNS, lines(rows, f"teacher, {domain.sizes.teacher_steps}"))))
     every = report(options.out, domain.rows, domain.sizes.teacher_steps)
     print(f"\nEvery run in {options.out}, features, pixels:\n")
@@ -69,11 +64,6 @@ def lines(rows: dict[str, Figures], reference: str) -> list[list[str | float]]:
         [name, f.features, f.features / there.features, f.pixels, f.pixels / there.pixels, f.colour, f.shape]
         for name, f in rows.items()
     ]
-
-
-def save(images: torch.Tensor, path: Path) -> None:
-    """Some of them, a row for each colour of each shape."""
-    save_image(images[:144].clamp(-1, 1) / 2 + 0.5, path, nrow=36)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from advloss_distill import Distillation, family_of, sampling_paths, step_back, student_scheduler
+from advloss_distill import Distillation, family_of, sampling_paths, student_scheduler
 from advloss_distill.methods import Setup, build_method
 from benchmarks.shapes.domain import STEPS, Domain
-from benchmarks.shapes.judge import Figures
 from benchmarks.shapes.models import cosine
 
 RELATIVISTIC = "losses/relativistic"
@@ -105,20 +104,18 @@ RUNS = {
 @dataclass(frozen=True)
 class Outcome:
     """Attributes:
-    figures: by row.
     seconds: of training, without the start.
     evaluations: of the teacher, in millions of samples, without the start's.
-    student: averaged.
+    student: the moving average, before it goes back.
     """
 
-    figures: dict[str, Figures]
     seconds: float
     evaluations: float
     student: Any
 
 
 def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Callable[..., None]) -> Outcome:
-    """Distil, and compare with the held-out images."""
+    """Distil."""
     set_seed(seed)
     settings, scheduler = RUNS[method], student_scheduler(domain.family)
     count = settings.iterations if iterations is None else iterations
@@ -155,11 +152,7 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
     with _counted(domain.teacher) as evaluations:
         if not distillation.run(count, lambda progress: show(method, progress.iteration, progress.as_dict())):
             sys.exit(distillation.exit_status)
-    seconds, student = time.process_time() - began, distillation.averaged_student()
-    if settings.started:
-        step_back(student, domain.start, settings.back)
-    figures = domain.judged(student, scheduler, STEPS, method)
-    return Outcome(figures, seconds, sum(evaluations) / 1e6, student)
+    return Outcome(time.process_time() - began, sum(evaluations) / 1e6, distillation.averaged_student())
 
 
 @contextmanager

@@ -43,17 +43,27 @@ def report(folder: Path, rows: Mapping[str, Figures], most: int) -> Table:
 
 
 def _lines(method: str, found: list[dict[str, Any]], target: Figures) -> Iterator[list[str]]:
-    """One for each seed, and their mean."""
-    every = [{name: Figures(**figures) for name, figures in run["figures"].items()} for run in found]
-    for run, rows in zip(found, every):
-        cost = [f"{run['seconds']:.0f}", f"{run['evaluations']:.3f}"]
-        yield [f"`{method}`, seed {run['seed']}", *cost, *_steps(rows, method, target)]
-    if len(every) > 1:
+    """One for each seed, their mean, and one for the student that has the average of their weights."""
+    seeds = [run for run in found if run["seed"] != "average"]
+    for run in seeds:
+        yield [f"`{method}`, seed {run['seed']}", *_cost(run), *_steps(_rows(run), method, target)]
+    if len(seeds) > 1:
+        every = [_rows(run) for run in seeds]
         mean = {
             name: Figures(**{n: statistics.fmean(vars(rows[name])[n] for rows in every) for n in vars(target)})
             for name in every[0]
         }
-        yield [f"`{method}`, mean", "", "", *_steps(mean, method, target)]
+        yield [f"`{method}`, mean of these", "", "", *_steps(mean, method, target)]
+    for run in (run for run in found if run["seed"] == "average"):
+        yield [f"`{method}`, average of their weights", *_cost(run), *_steps(_rows(run), method, target)]
+
+
+def _cost(run: dict[str, Any]) -> tuple[str, str]:
+    return f"{run['seconds']:.0f}", f"{run['evaluations']:.3f}"
+
+
+def _rows(run: dict[str, Any]) -> dict[str, Figures]:
+    return {name: Figures(**figures) for name, figures in run["figures"].items()}
 
 
 def _steps(rows: Mapping[str, Figures], name: str, target: Figures) -> Iterator[str]:

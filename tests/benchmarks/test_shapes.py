@@ -17,6 +17,7 @@ from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Evaluation, Figures, Judge
 from benchmarks.shapes.methods import RUNS, run
 from benchmarks.shapes.models import noise_levels
+from benchmarks.shapes.outcomes import averaged, of_average, of_run
 from benchmarks.shapes.report import COLUMNS as EVERY
 from benchmarks.shapes.report import report
 from benchmarks.shapes.sizes import SHORT, Sizes
@@ -106,13 +107,17 @@ def test_what_was_trained_is_loaded_again(domain: Domain, folder: Path, monkeypa
 
 
 @pytest.mark.parametrize("method", RUNS)
-def test_every_method_runs(domain: Domain, method: str) -> None:
+def test_every_method_runs(domain: Domain, method: str, tmp_path: Path) -> None:
     before = [parameter.clone() for parameter in domain.teacher.parameters()]
     shown: list[int] = []
     outcome = run(method, domain, 0, 2, lambda name, iteration, numbers: shown.append(iteration))
     assert shown == [1, 2]
-    assert list(outcome.figures) == [f"{method}, {steps}" for steps in STEPS]
-    assert all(math.isfinite(value) for f in outcome.figures.values() for value in vars(f).values())
+    figures = of_run(method, 0, outcome, domain, tmp_path)
+    assert list(figures) == [f"{method}, {steps}" for steps in STEPS]
+    assert all(math.isfinite(value) for f in figures.values() for value in vars(f).values())
+    kept = json.loads((tmp_path / f"{method}-0.json").read_text(encoding="utf-8"))["figures"]
+    assert kept == {name: vars(f) for name, f in figures.items()}
+    assert (tmp_path / f"{method}-0-4.png").exists()
     assert all(torch.equal(a, b) for a, b in zip(before, domain.teacher.parameters()))
     began = domain.start if RUNS[method].started else domain.teacher
     assert any(not torch.equal(a, b) for a, b in zip(outcome.student.parameters(), began.parameters()))
@@ -155,4 +160,23 @@ def test_runs_are_joined_over_seeds(tmp_path: Path) -> None:
     assert found.columns == EVERY
     assert found.rows[-3] == ["`add`, seed 0", "7", "0.125", *["**0.50**, **0.250**"] * 3]
     assert found.rows[-2][3:] == ["1.70, **0.250**"] * 3
-    assert found.rows[-1] == ["`add`, mean", "", "", *["1.10, **0.250**"] * 3]
+    assert found.rows[-1] == ["`add`, mean of these", "", "", *["1.10, **0.250**"] * 3]
+    (tmp_path / "add-average.json").write_text((tmp_path / "add-0.json").read_text(), encoding="utf-8")
+    assert report(tmp_path, rows, 50).rows[:-1] == found.rows
+    assert report(tmp_path, rows, 50).rows[-1][0] == "`add`, average of their weights"
+
+
+def test_students_of_several_seeds_are_averaged(domain: Domain, tmp_path: Path) -> None:
+    """With the sum of their costs, and half of the way back that each of them goes."""
+    with pytest.raises(SystemExit, match="has 0 student of adversarial"):
+        of_average("adversarial", domain, tmp_path)
+    outcomes = [run("adversarial", domain, seed, 2, lambda *_: None) for seed in (0, 1)]
+    for seed, outcome in enumerate(outcomes):
+        of_run("adversarial", seed, outcome, domain, tmp_path)
+    found = of_average("adversarial", domain, tmp_path)
+    kept = json.loads((tmp_path / "adversarial-average.json").read_text(encoding="utf-8"))
+    assert kept["figures"] == {name: vars(f) for name, f in found.items()}
+    assert kept["seconds"] == pytest.approx(sum(outcome.seconds for outcome in outcomes))
+    mean = averaged([outcome.student for outcome in outcomes])
+    for ours, one, other in zip(mean.parameters(), *(outcome.student.parameters() for outcome in outcomes)):
+        torch.testing.assert_close(ours, (one + other) / 2)
