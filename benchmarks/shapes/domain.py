@@ -145,9 +145,9 @@ class Domain:
 def _only_of(sizes: Sizes, path: Path) -> None:
     """What is kept beside `path` was made at these sizes."""
     ours = json.loads(json.dumps(dataclasses.asdict(sizes)))
-    if not path.exists():
+    if not path.exists() and not (path.parent / "vae").exists():
         path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
-    theirs = json.loads(path.read_text(encoding="utf-8"))
+    theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if differ := {name: (theirs.get(name), size) for name, size in ours.items() if theirs.get(name) != size}:
         found = ", ".join(f"{name}: {there} there, {here} now" for name, (there, here) in differ.items())
         sys.exit(f"{path.parent} was made at other sizes ({found}): give another folder as --out, or delete it")

@@ -136,6 +136,12 @@ def test_a_folder_is_of_one_size(domain: Domain, folder: Path) -> None:
         Domain(folder, Sizes())
 
 
+def test_what_was_kept_at_unknown_sizes_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    with pytest.raises(SystemExit, match="images: None there, 72 now"):
+        Domain(tmp_path, SHORT)
+
+
 def test_evaluations_of_the_teacher_are_counted(domain: Domain) -> None:
     """ADD's term and DMD2's ask it once for each sample; a relativistic LADD four times, and more where R1 is due."""
     counted = {
