@@ -123,8 +123,8 @@ class Domain:
 
     def _compare(self, kept: dict[str, Tensor]) -> dict[str, Figures]:
         """Rows of the data and the teacher."""
-        some, held_out = slice(self.sizes.samples), self._held_out()
-        floor = self.evaluation(self._decode(kept["latents"][some]), kept["labels"][some])
+        held_out = self._held_out()
+        floor = self.evaluation(self._decode(kept["latents"]), kept["labels"])
         return {
             "training images": floor,
             "held-out images without the VAE": self.evaluation(held_out.images, held_out.labels),
