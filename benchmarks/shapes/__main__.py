@@ -15,7 +15,7 @@ from benchmarks.shapes.domain import Domain
 from benchmarks.shapes.judge import Figures
 from benchmarks.shapes.methods import RUNS, run
 from benchmarks.shapes.models import noise_levels, show
-from benchmarks.shapes.outcomes import of_average, of_run, save
+from benchmarks.shapes.outcomes import PICTURED, of_average, of_run, save
 from benchmarks.shapes.report import report
 from benchmarks.shapes.sizes import SHORT, Sizes
 
@@ -42,7 +42,7 @@ def main() -> None:
     domain = Domain(options.out, SHORT if options.short else Sizes())
     rows = dict(domain.rows)
     if not (picture := options.out / "teacher.png").exists():
-        save(domain.samples(domain.teacher, noise_levels(), domain.sizes.teacher_steps), picture)
+        save(domain.samples(domain.teacher, noise_levels(), domain.sizes.teacher_steps, count=PICTURED), picture)
     for method in options.methods:
         if options.average:
             rows |= of_average(method, domain, options.out)

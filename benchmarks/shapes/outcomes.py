@@ -20,6 +20,8 @@ from benchmarks.shapes.domain import STEPS, Domain
 from benchmarks.shapes.judge import Figures
 from benchmarks.shapes.methods import RUNS, Outcome
 
+PICTURED = 144
+
 
 def of_run(method: str, seed: int, outcome: Outcome, domain: Domain, folder: Path) -> dict[str, Figures]:
     """Keep a run's student, and what it is worth."""
@@ -53,7 +55,7 @@ def averaged(students: Sequence[Any]) -> Any:
 
 def save(images: Tensor, path: Path) -> None:
     """Some of them, a row for each colour of each shape."""
-    save_image(images[:144].clamp(-1, 1) / 2 + 0.5, path, nrow=36)
+    save_image(images[:PICTURED].clamp(-1, 1) / 2 + 0.5, path, nrow=36)
 
 
 def _worth(name: str, outcome: Outcome, back: float, domain: Domain, folder: Path) -> dict[str, Figures]:
