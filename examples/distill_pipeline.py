@@ -43,6 +43,7 @@ from advloss_distill import (
     Validation,
     check_adapter,
     check_disk,
+    check_file,
     check_prediction,
     create_repository,
     encode,
@@ -98,10 +99,13 @@ def cache(family: Family, pipeline, options: argparse.Namespace) -> int:
     pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.prompts:
+        prompts = read_prompts(options.prompts)
+        check_file(options.data, family, encode_prompts(family, pipeline, prompts[:1]), len(prompts))
         asked = {"guidance_scale": options.guidance, "steps": options.teacher_steps, "batch_size": options.batch_size}
-        data = teacher_made(family, pipeline, read_prompts(options.prompts), **asked)
+        data = teacher_made(family, pipeline, prompts, **asked)
     else:
         images = captioned(options, family.resolution)
+        check_file(options.data, family, EncodedImages(family, pipeline, images).told, len(images))
         data = encode(family, pipeline, tqdm(images, file=sys.stdout), options.batch_size)
         print(images.account() or "every image could be read")
     data.save(options.data)

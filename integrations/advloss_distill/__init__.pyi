@@ -49,6 +49,7 @@ from ._pixels import Pixels as Pixels
 from ._renoising import Renoising as Renoising
 from ._renoising import UniformRenoising as UniformRenoising
 from ._room import check_disk as check_disk
+from ._room import check_file as check_file
 from ._score import ScoreDistillation as ScoreDistillation
 from ._score import score_distillation as score_distillation
 from ._sharded import shard_teacher as shard_teacher

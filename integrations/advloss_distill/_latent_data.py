@@ -56,7 +56,8 @@ class LatentData:
         return LatentData(self.latents.to(device), told, self.vae)
 
     def save(self, path: File) -> None:
-        """Write a safetensors file."""
+        """Write a safetensors file; its folder is made."""
+        File(path).parent.mkdir(parents=True, exist_ok=True)
         save_state({"latents": self.latents, "told": self.told, "vae": self.vae}, path)
 
     @classmethod

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from distill_pipeline_tools import TINY
+from PIL import Image
 from pipeline_tools import tiny_conditions, tiny_family, tiny_pipeline
 from safetensors.torch import load_file
 
@@ -223,3 +224,46 @@ def test_tokens_of_another_width_are_named_on_resuming(tmp_path: Path, here: Cal
     LatentData(torch.randn(6, *family.shape), told).save(data)
     with pytest.raises(advloss.StateError, match=r"prompt_embeds of a sample was \[5, 16\], and is \[10, 16\]"):
         here(*given, "--resume")
+
+
+@pytest.mark.parametrize("source", ["--prompts", "--images"])
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ("folder", r"folder is a folder: give a file in it, such as .*folder/data\.safetensors"),
+        ("file/data.safetensors", "cannot be written: .*file is no folder"),
+        ("new/data.safetensors", r"needs .* GB, and 0\.0 GB are free on its disk \(2 samples of 0\.00103 MB\)"),
+    ],
+)
+def test_where_a_cache_goes_is_checked_before_it_is_computed(
+    source: str,
+    data: str,
+    error: str,
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = tmp_path / "given"
+    if source == "--prompts":
+        given.write_text("goose\ntench\n")
+    else:
+        given.mkdir()
+        for name in ("a", "b"):
+            Image.new("RGB", (16, 16)).save(given / f"{name}.png")
+            (given / f"{name}.txt").write_text("goose")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    if data.startswith("new"):
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr("advloss_distill._latent_data.LatentData.save", lambda *args: pytest.fail("computed"))
+    with pytest.raises(advloss.OptionError, match=error):
+        here("cache", "--teacher", teacher, source, given, "--data", tmp_path / data, "--device", "cpu")
+
+
+def test_a_cache_makes_its_folder(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
+    (tmp_path / "prompts.txt").write_text("goose\n")
+    data = tmp_path / "new" / "deeper" / "data.safetensors"
+    made = ("cache", "--teacher", teacher, "--prompts", tmp_path / "prompts.txt", "--data", data, "--teacher-steps", 2)
+    assert here(*made, "--device", "cpu") == 0
+    assert data.is_file()
