@@ -212,7 +212,8 @@ class Distillation:
         whatever the optimizer was built with, and samples that were made for its own data.
 
         Args:
-            settings: of the run: text, numbers, and lists of them. Mixed precision, size and shapes of the data are added.
+            settings: of the run: text, numbers, and lists of them. Mixed precision is added, and of the data size, shapes, and
+                `digest()` where they have one.
 
         Raises:
             advloss.StateError: there are checkpoints of another run, or none to resume from; they do not fit, or settings or data
@@ -325,12 +326,14 @@ class Distillation:
         return tuple(None if term is None else term.detach() for term in (adversarial, distilled))  # type: ignore[return-value]
 
     def _shapes(self) -> dict[str, Any]:
-        """Of the data; random numbers are left as they are."""
+        """Of the data, and what tells them from others (`LatentData.digest`), where they say; random numbers stay as they are."""
         with torch.random.fork_rng(), torch.no_grad():
             told = self.data.conditions(1)
         shapes = {f"{name} of a sample": list(value.shape[1:]) for name, value in told.items()}
         size = {"samples": len(self.data)} if isinstance(self.data, Sized) else {}
-        return {**size, "a sample": list(self._shape()), **shapes}
+        digest = getattr(self.data, "digest", None)
+        content = {"the data's digest": digest()} if callable(digest) else {}
+        return {**size, "a sample": list(self._shape()), **shapes, **content}
 
     def _shape(self) -> tuple[int, ...]:
         return self.denoiser.sample_shape(self.accelerator.unwrap_model(self.student))

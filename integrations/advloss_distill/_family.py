@@ -64,6 +64,7 @@ class Family(Denoiser):
     ) -> None:
         self.name = type(pipeline).__name__
         scheduler, network = pipeline.scheduler, self.network(pipeline)
+        self._built: tuple[Any, Any] = type(network), network.config
         if not undistilled and (sign := _sign_of_a_student(scheduler)):
             raise self._distilled(
                 sign, "; if it is not distilled, say so: family_of(pipeline, undistilled=True), --undistilled"
@@ -213,6 +214,24 @@ class Family(Denoiser):
                 f"a {self.name} is told {', '.join(self.takes)}; {', '.join(missing)} is missing (given: "
                 f"{', '.join(sorted(condition)) or 'nothing'}). family.encode(pipeline, prompts) makes them of prompts"
             )
+
+    @torch.no_grad()
+    def check_sizes(self, condition: Conditions) -> None:
+        """Raise InputError unless the network can be told tensors of these sizes: it is asked, without weights or memory."""
+        self.check(condition)
+        kind, config = self._built
+        with torch.device("meta"):
+            network = kind.from_config(config).to("meta")
+            asked = torch.zeros(1, *self.shape), torch.zeros(1, dtype=torch.long)
+        told = {name: value[:1].to("meta") for name, value in condition.items()}
+        try:
+            self.answer(network, *asked, told)
+        except (RuntimeError, ValueError) as error:
+            sizes = ", ".join(f"{name} {tuple(told[name].shape[1:])}" for name in self.takes)
+            raise InputError(
+                f"the network of this {self.name} cannot be told {sizes} of a sample ({error}). They are of another model's text "
+                "encoders: make them anew with this teacher's (distill_pipeline.py cache)"
+            ) from error
 
     @torch.no_grad()
     def to_latents(self, vae: Any, images: Tensor) -> Tensor:

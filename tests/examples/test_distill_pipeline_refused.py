@@ -10,7 +10,7 @@ import pytest
 import torch
 from distill_pipeline_tools import TINY
 from PIL import Image
-from pipeline_tools import tiny_conditions, tiny_family, tiny_pipeline
+from pipeline_tools import tiny_conditions, tiny_family, tiny_pipeline, tiny_unet
 from safetensors.torch import load_file
 
 import advloss
@@ -48,6 +48,20 @@ def test_a_method_is_told_what_it_takes(teacher: Path, tmp_path: Path, here: Cal
             "--discriminator",
             "dino:backbone=test_vit,pretrained=false",
         )
+
+
+def test_data_of_another_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:
+    tiny_pipeline("stable-diffusion", unet=tiny_unet(cross_attention_dim=24)).save_pretrained(tmp_path / "teacher")
+    _, family = tiny_family("stable-diffusion")
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6)).save(data)
+    both = ("train", "--teacher", tmp_path / "teacher", "--data", data, *TINY, "--out", out)
+    for options in ((), ("--dry-run",)):
+        with pytest.raises(
+            advloss.InputError, match=r"data\.safetensors is not for this teacher: .*prompt_embeds \(5, 16\)"
+        ):
+            here(*both, *options)
+    assert not out.exists()
 
 
 def test_guidance_without_a_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:
@@ -193,7 +207,8 @@ def test_options_out_of_range(
 
 def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
     data, out = tmp_path / "data.safetensors", tmp_path / "out"
-    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    begun = LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)})
+    begun.save(data)
     given = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--validate-every", 0)
     assert here(*given) == 0
     with pytest.raises(
@@ -209,6 +224,11 @@ def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: C
         here(*given, "--resume")
     assert len((out / "log.jsonl").read_text().splitlines()) == 2  # as it was
     LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    with pytest.raises(
+        advloss.StateError, match="begun otherwise: the data's digest was [0-9a-f]{16}, and is [0-9a-f]{16}"
+    ):
+        here(*given, "--resume")
+    begun.save(data)
     watched = ("--iterations", 3, "--validate-every", 1, "--teacher-steps", 2, "--save-every", 2, "--tracker", "none")
     assert here(*given, "--resume", *watched) == 0
 
