@@ -264,7 +264,11 @@ class Family(Denoiser):
 
     @staticmethod
     def _device(pipeline: Any) -> torch.device:
-        return pipeline._execution_device
+        """Where prompts are encoded: text encoders may be elsewhere than the network, or, when they are offloaded, nowhere."""
+        parts = pipeline.components.items()
+        encoders = [part for name, part in parts if name.startswith("text_encoder") and part is not None]
+        away = not encoders or encoders[0].device.type == "meta"
+        return pipeline._execution_device if away else encoders[0].device
 
 
 def check_text_encoders(pipeline: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from distill_pipeline_tools import TINY
 from PIL import Image
-from pipeline_tools import tiny_conditions, tiny_family, tiny_pipeline, tiny_unet
+from pipeline_tools import ENCODERS, FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_text, tiny_unet
 from safetensors.torch import load_file
 
 import advloss
@@ -48,6 +48,47 @@ def test_a_method_is_told_what_it_takes(teacher: Path, tmp_path: Path, here: Cal
             "--discriminator",
             "dino:backbone=test_vit,pretrained=false",
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--method", "add", "--crop", 4000), "crop=4000; a window of 16 x 16 pixels has a side of 2 to 16"),
+        (("--guidance", 4), "the method ladd takes no guidance"),
+        (("--distillation-weight", -1), r"distillation_weight=-1\.0"),
+        (("--steps", 4, 4), "each once"),
+        (("--batch-size", 2), "too small for the 5 steps"),
+        (("--ema", 2), r"ema_decay=2\.0"),
+        (("--blocks", 9), r"blocks \[9\]"),
+        (("--lora", 2, "--adapter"), "a DiTPipeline loads no adapters"),
+        (("--mixed-precision", "fp16"), "mixed precision fp16 on the cpu"),
+    ],
+    ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_dry_run_refuses_what_training_does(
+    there: bool, options: tuple[object, ...], error: str, teacher: Path, tmp_path: Path, here: Callable[..., int]
+) -> None:
+    data = tmp_path / "data.safetensors"
+    if there:
+        LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    with pytest.raises(advloss.AdvlossError, match=error):
+        here("train", "--teacher", teacher, "--data", data, *TINY, *options, "--dry-run")
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("method", ["add", "dmd2", "lcm-ladd"])
+def test_a_dry_run_builds_what_training_does(
+    name: str, method: str, tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = tiny_pipeline(name, **(tiny_text(name) if name in ENCODERS else {}))
+    pipeline.save_pretrained(tmp_path / "teacher")
+    options = ("--discriminator", "dino:backbone=test_vit,pretrained=False,resolution=32") if method == "add" else ()
+    if name != "flux":
+        options = (*options, "--guidance", 3)  # asks the text encoders
+    given = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "none", *TINY, "--resolution")
+    assert here(*given, FAMILIES[name].side, "--method", method, *options, "--dry-run") == 0
+    assert "GB" in capsys.readouterr().out
 
 
 def test_data_of_another_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:
@@ -194,6 +235,7 @@ def test_what_cannot_work_is_refused_before_training(
     [
         (("--lr", -1), "argument --lr: -1: give a number above 0"),
         (("--discriminator-lr", "nan"), "argument --discriminator-lr: nan: give a number above 0"),
+        (("--pictures", 0), "argument --pictures: 0: give a whole number, at least 1"),
         (("--tracker", "nonsense"), "argument --tracker: invalid choice: 'nonsense'"),
     ],
 )
@@ -225,7 +267,7 @@ def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: C
     assert len((out / "log.jsonl").read_text().splitlines()) == 2  # as it was
     LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
     with pytest.raises(
-        advloss.StateError, match="begun otherwise: the data's digest was [0-9a-f]{16}, and is [0-9a-f]{16}"
+        advloss.StateError, match=r"begun otherwise: the data's digest was [0-9a-f]{16}, and is [0-9a-f]{16}"
     ):
         here(*given, "--resume")
     begun.save(data)

@@ -127,7 +127,7 @@ def test_what_is_not_finite_is_known_as_soon_as_it_is_computed() -> None:
 
     family.to_latents = to_latents  # type: ignore[method-assign]
     with pytest.raises(
-        StateError, match="what was computed has NaN or infinity in latents, in 2 of 2 rows, .*: 2, 3. "
+        StateError, match=r"what was computed has NaN or infinity in latents, in 2 of 2 rows, .*: 2, 3. "
     ):
         encode(family, pipeline, [(torch.zeros(3, 16, 16), "tench")] * 6, batch_size=2)
     assert seen == [2, 2]
