@@ -111,7 +111,8 @@ class Update:
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         self._scaler_state: dict[str, Any] = {}
         self.gathered = Gathered()
-        self._guarded = {n for n, b in buffers.items() if b.is_floating_point() and bool(b.isfinite().all())}
+        floats = {n: b for n, b in buffers.items() if b.is_floating_point() and not b.is_meta}  # those have no values
+        self._guarded = {n for n, b in floats.items() if bool(b.isfinite().all())}
         self._buffer_shapes = {name: buffer.shape for name, buffer in buffers.items()}
 
     def add(

@@ -33,7 +33,6 @@ from tqdm import tqdm
 
 import advloss
 from advloss_distill import (
-    CaptionedImages,
     Card,
     Distillation,
     EncodedImages,
@@ -41,9 +40,14 @@ from advloss_distill import (
     LatentData,
     Progress,
     Validation,
+    add_sources,
+    captioned,
     check_adapter,
     check_disk,
+    check_file,
+    check_precision,
     check_prediction,
+    check_settings,
     create_repository,
     encode,
     encode_prompts,
@@ -58,16 +62,20 @@ from advloss_distill import (
     save_adapter,
     save_pipeline,
     shard_teacher,
+    stand_in,
     student_scheduler,
     teacher_made,
     trackers,
+    without_memory,
 )
 from advloss_distill.methods import (
+    Method,
     Setup,
     add_method_options,
     build_method,
     memory_options,
     method_options,
+    natural,
     positive,
     told_scale,
     used_settings,
@@ -98,26 +106,18 @@ def cache(family: Family, pipeline, options: argparse.Namespace) -> int:
     pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.prompts:
+        prompts = read_prompts(options.prompts)
+        check_file(options.data, family, encode_prompts(family, pipeline, prompts[:1]), len(prompts))
         asked = {"guidance_scale": options.guidance, "steps": options.teacher_steps, "batch_size": options.batch_size}
-        data = teacher_made(family, pipeline, read_prompts(options.prompts), **asked)
+        data = teacher_made(family, pipeline, prompts, **asked)
     else:
         images = captioned(options, family.resolution)
+        check_file(options.data, family, EncodedImages(family, pipeline, images).told, len(images))
         data = encode(family, pipeline, tqdm(images, file=sys.stdout), options.batch_size)
         print(images.account() or "every image could be read")
     data.save(options.data)
     print(f"{len(data)} samples are in {options.data}")
     return 0
-
-
-def captioned(options: argparse.Namespace, side: int) -> CaptionedImages:
-    """Where images and captions come from."""
-    if options.images:
-        return CaptionedImages.from_folder(options.images, side)
-    columns = {"image_column": options.image_column, "caption_column": options.caption_column}
-    columns = {name: column for name, column in columns.items() if column}
-    if options.shards:
-        return CaptionedImages.from_shards(options.shards, side, **columns)
-    return CaptionedImages.from_dataset(options.dataset, side, split=options.split, **columns)
 
 
 def training_data(family: Family, pipeline, options: argparse.Namespace, device: torch.device):
@@ -150,8 +150,8 @@ def validation_of(family: Family, pipeline, data, options: argparse.Namespace, a
     )
 
 
-def accelerator_of(options: argparse.Namespace) -> Accelerator:
-    """By the options and by `accelerate launch`; the options then say what precision that is."""
+def accelerator_of(family: Family, pipeline, options: argparse.Namespace) -> Accelerator:
+    """By the options and by `accelerate launch`; the options then say what precision that is. What cannot be is refused."""
     accelerator = Accelerator(
         cpu=options.cpu,
         mixed_precision=options.mixed_precision,
@@ -160,25 +160,15 @@ def accelerator_of(options: argparse.Namespace) -> Accelerator:
         project_dir=options.out,
     )
     options.mixed_precision = accelerator.mixed_precision
+    check_precision(accelerator, family)
+    optimizer_of(options.optimizer)
+    if options.adapter:
+        check_adapter(pipeline)
     return accelerator
 
 
-def train(family: Family, pipeline, options: argparse.Namespace) -> int:
-    """By the method of --method; what each computes is in docs/pipelines.md."""
-    accelerator = accelerator_of(options)
-    make_optimizer = optimizer_of(options.optimizer)
-    if options.adapter:
-        check_adapter(pipeline)
-    if options.push_to_hub and accelerator.is_main_process:
-        options.push_to_hub = create_repository(options.push_to_hub, private=options.private)
-    set_seed(options.seed, device_specific=True)
-    data = training_data(family, pipeline, options, accelerator.device)
-    validation = validation_of(family, pipeline, data, options, accelerator)
-    network = family.network(pipeline)
-    scheduler = student_scheduler(family, max(options.steps))
-    paths = sampling_paths(scheduler, options.steps)
-    network.to(accelerator.device)
-    check_prediction(family, network, data)
+def method_of(family: Family, pipeline, data, paths, options: argparse.Namespace) -> Method:
+    """The method, built; what does not fit is refused."""
     setup = Setup(
         family=family,
         pipeline=pipeline,
@@ -191,6 +181,24 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         backward_simulation=options.backward_simulation,
     )
     method = build_method(options.method, setup, **method_options(options))
+    check_settings(**method.arguments(), ema_decay=options.ema)
+    return method
+
+
+def train(family: Family, pipeline, options: argparse.Namespace) -> int:
+    """By the method of --method; what each computes is in docs/pipelines.md."""
+    accelerator = accelerator_of(family, pipeline, options)
+    if options.push_to_hub and accelerator.is_main_process:
+        options.push_to_hub = create_repository(options.push_to_hub, private=options.private)
+    set_seed(options.seed, device_specific=True)
+    data = training_data(family, pipeline, options, accelerator.device)
+    validation = validation_of(family, pipeline, data, options, accelerator)
+    network = family.network(pipeline)
+    scheduler = student_scheduler(family, max(options.steps))
+    paths = sampling_paths(scheduler, options.steps)
+    network.to(accelerator.device)
+    check_prediction(family, network, data)
+    method = method_of(family, pipeline, data, paths, options)
     student = method.student
     if options.half_teacher:
         network.to(torch.bfloat16)
@@ -203,7 +211,7 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
         family,
         network,
         data=data,
-        optimizer=make_optimizer(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
+        optimizer=optimizer_of(options.optimizer)(trained, lr=options.lr, betas=(0.0, 0.99), weight_decay=0.0),
         accelerator=accelerator,
         ema_decay=options.ema,
         **method.arguments(),
@@ -283,16 +291,21 @@ def card(options: argparse.Namespace) -> Card:
 
 
 def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
-    """What the chosen settings need, computed with tensors that have no memory."""
-    accelerator = accelerator_of(options)
+    """What the chosen settings need, computed with tensors that have no memory; refuses what training would."""
+    accelerator = accelerator_of(family, pipeline, options)
+    network, there = family.network(pipeline), options.data and options.data.is_file()
+    data = LatentData.load(options.data, family, pipeline.vae) if there else stand_in(family, network)
+    without_memory(family, pipeline)
+    paths = sampling_paths(student_scheduler(family, max(options.steps)), options.steps)
+    method_of(family, pipeline, data.to("meta"), paths, options)
     estimate = estimate_memory(
         family,
-        family.network(pipeline),
+        network,
         batch_size=options.batch_size,
         lora=options.lora,
         gradient_checkpointing=options.gradient_checkpointing,
         half_activations=options.mixed_precision in ("bf16", "fp16"),
-        tokens=LatentData.load(options.data, family).tokens if options.data and options.data.is_file() else None,
+        tokens=data.tokens,
         half_teacher=options.half_teacher,
         bytes_a_moment=4 if options.optimizer == "adamw" else 1,
         vae=getattr(pipeline, "vae", None),
@@ -300,18 +313,6 @@ def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
     )
     accelerator.print(estimate.table())
     return 0
-
-
-def add_sources(parser: argparse.ArgumentParser):
-    """Options for images with captions; one of the group that is returned has to be given."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", type=Path, help="folder of images with captions")
-    source.add_argument("--dataset", help="Hugging Face data set: a name on the hub, or a folder")
-    source.add_argument("--shards", help="webdataset's tar files: a path with * in it")
-    parser.add_argument("--split", default="train", help="of --dataset (default: %(default)s)")
-    parser.add_argument("--image-column", help="of --dataset (default: image), or of --shards (default: the only one)")
-    parser.add_argument("--caption-column", help="of --dataset (default: text), or of --shards (default: txt)")
-    return source
 
 
 def parse() -> argparse.Namespace:
@@ -322,21 +323,21 @@ def parse() -> argparse.Namespace:
     both.add_argument("--revision", help="of the teacher on the hub")
     both.add_argument("--undistilled", action="store_true", help="the teacher is not, although its scheduler looks so")
     both.add_argument("--resolution", type=int, help="side of the images (default: the teacher's)")
-    both.add_argument("--batch-size", type=int, default=16, help="a process (default: %(default)s)")
+    both.add_argument("--batch-size", type=natural, default=16, help="a process (default: %(default)s)")
     both.add_argument("--seed", type=int, default=0)
     making = commands.add_parser("cache", parents=[both], help="compute latents and embeddings")
     source = add_sources(making)
     source.add_argument("--prompts", type=Path, help="file with a prompt a line; the teacher makes the images")
     making.add_argument("--data", type=Path, required=True, help="file to write latents and embeddings to")
     making.add_argument("--guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
-    making.add_argument("--teacher-steps", type=int, default=28, help="of the teacher (default: %(default)s)")
+    making.add_argument("--teacher-steps", type=natural, default=28, help="of the teacher (default: %(default)s)")
     making.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training = commands.add_parser("train", parents=[both], help="distil")
     add_sources(training).add_argument("--data", type=Path, help="file of latents and embeddings, from cache")
     add = training.add_argument
     add("--out", type=Path, default=Path("runs/pipeline"), help="folder (default: %(default)s)")
     add("--steps", type=int, nargs="+", default=[1, 2, 4], help="of sampling (default: 1 2 4)")
-    add("--iterations", type=int, default=5000)
+    add("--iterations", type=natural, default=5000)
     add("--lora", type=int, default=0, metavar="RANK", help="train an adapter of this rank")
     add("--adapter", action="store_true", help="with --lora: save the adapter alone, not merged")
     add("--lr", type=positive, default=1e-5, help="of the student (default: %(default)s)")
@@ -344,7 +345,7 @@ def parse() -> argparse.Namespace:
     add("--backward-simulation", action=argparse.BooleanOptionalAction, help="train on its own samples")
     add_method_options(training)
     add("--ema", type=float, default=0.995)
-    add("--accumulate", type=int, default=1, metavar="N", help="batches of an iteration (default: 1)")
+    add("--accumulate", type=natural, default=1, metavar="N", help="batches of an iteration (default: 1)")
     add("--mixed-precision", choices=("no", "bf16", "fp16"))
     add("--half-teacher", action="store_true", help="keep the teacher in bfloat16")
     add("--shard-teacher", action="store_true", help="spread the teacher over all processes (FSDP2)")
@@ -357,17 +358,14 @@ def parse() -> argparse.Namespace:
     add("--validate-every", type=int, default=500, help="iterations between pictures; 0: none")
     add("--validation-prompts", type=Path, help="file with a prompt a line (default: some of the data)")
     add("--validation-guidance", type=float, default=7.5, help="of the teacher (default: %(default)s)")
-    add("--teacher-steps", type=int, default=28, help="in the pictures (default: %(default)s)")
-    add("--pictures", type=int, default=4, help="of the data at each validation (default: %(default)s)")
+    add("--teacher-steps", type=natural, default=28, help="in the pictures (default: %(default)s)")
+    add("--pictures", type=natural, default=4, help="of the data at each validation (default: %(default)s)")
     add("--tracker", choices=trackers(), default=trackers()[0], help="(default: %(default)s)")
-    add("--save-every", type=int, default=500, help="iterations between checkpoints")
+    add("--save-every", type=natural, default=500, help="iterations between checkpoints")
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
     add("--cpu", action="store_true", help="do not use an accelerator")
     add("--dry-run", action="store_true", help="print how much memory it takes, and stop")
     options = parser.parse_args()
-    for name in ("batch_size", "iterations", "accumulate", "save_every", "teacher_steps", "pictures"):
-        if getattr(options, name, 1) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if options.command == "train" and options.adapter and not options.lora:
         parser.error("--adapter saves what --lora RANK trains: give both, or neither")
     return options

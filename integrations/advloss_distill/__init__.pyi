@@ -11,6 +11,7 @@ from ._denoiser import sample as sample
 from ._diffusion import Diffusion as Diffusion
 from ._distill import Distillation as Distillation
 from ._distill import Progress as Progress
+from ._distill import check_settings as check_settings
 from ._distribution_matching import DistributionMatching as DistributionMatching
 from ._encoded_images import EncodedImages as EncodedImages
 from ._fake_score import Denoising as Denoising
@@ -36,6 +37,8 @@ from ._lora import add_lora as add_lora
 from ._lora import merge_lora as merge_lora
 from ._memory import Memory as Memory
 from ._memory import estimate_memory as estimate_memory
+from ._memory import stand_in as stand_in
+from ._memory import without_memory as without_memory
 from ._misaligned import with_misaligned as with_misaligned
 from ._neighbours import AlongNeighbours as AlongNeighbours
 from ._noised_data import NoisedData as NoisedData
@@ -46,9 +49,11 @@ from ._outcome import save_adapter as save_adapter
 from ._outcome import save_pipeline as save_pipeline
 from ._pixels import ImageEmbedding as ImageEmbedding
 from ._pixels import Pixels as Pixels
+from ._precision import check_precision as check_precision
 from ._renoising import Renoising as Renoising
 from ._renoising import UniformRenoising as UniformRenoising
 from ._room import check_disk as check_disk
+from ._room import check_file as check_file
 from ._score import ScoreDistillation as ScoreDistillation
 from ._score import score_distillation as score_distillation
 from ._sharded import shard_teacher as shard_teacher
@@ -56,6 +61,8 @@ from ._simulation import BackwardSimulation as BackwardSimulation
 from ._simulation import Conditions as Conditions
 from ._simulation import Data as Data
 from ._simulation import Path as Path
+from ._sources import add_sources as add_sources
+from ._sources import captioned as captioned
 from ._step_back import step_back as step_back
 from ._student_scheduler import sampling_paths as sampling_paths
 from ._student_scheduler import spread as spread

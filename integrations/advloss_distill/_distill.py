@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,19 +104,13 @@ class Distillation:
         misaligned: float = 0.0,
         discriminator_steps: int = 1,
     ) -> None:
-        if adversary is None and distillation_weight == 0:
-            raise OptionError("there is neither an adversary nor a teacher's term: give one, or a distillation_weight")
-        if not 0 <= misaligned <= 1:
-            raise OptionError(f"misaligned={misaligned}: give a share of the batch from 0 to 1")
-        if misaligned and getattr(getattr(adversary, "loss", None), "paired", False):
-            raise OptionError(
-                f"misaligned={misaligned} adds fakes, and a {type(adversary.loss).__name__} compares as many fakes as real "  # type: ignore[union-attr]
-                "samples: leave it out, or take a loss that is not paired, such as hinge"
-            )
-        if not 0 <= ema_decay < 1:
-            raise OptionError(f"ema_decay={ema_decay}: give a number from 0 (no average) to less than 1")
-        if discriminator_steps < 1:
-            raise OptionError(f"discriminator_steps={discriminator_steps}: give 1 or more")
+        check_settings(
+            adversary,
+            distillation_weight=distillation_weight,
+            ema_decay=ema_decay,
+            misaligned=misaligned,
+            discriminator_steps=discriminator_steps,
+        )
         check_precision(accelerator, denoiser)
         self.accelerator = accelerator
         self.denoiser, self.simulation, self.data = denoiser, simulation, data
@@ -212,7 +207,8 @@ class Distillation:
         whatever the optimizer was built with, and samples that were made for its own data.
 
         Args:
-            settings: of the run: text, numbers, and lists of them. Mixed precision, size and shapes of the data are added.
+            settings: of the run: text, numbers, and lists of them. Mixed precision is added, and of the data size, shapes, and
+                `digest()` where they have one.
 
         Raises:
             advloss.StateError: there are checkpoints of another run, or none to resume from; they do not fit, or settings or data
@@ -325,15 +321,44 @@ class Distillation:
         return tuple(None if term is None else term.detach() for term in (adversarial, distilled))  # type: ignore[return-value]
 
     def _shapes(self) -> dict[str, Any]:
-        """Of the data; random numbers are left as they are."""
+        """Of the data, and what tells them from others (`LatentData.digest`), where they say; random numbers stay as they are."""
         with torch.random.fork_rng(), torch.no_grad():
             told = self.data.conditions(1)
         shapes = {f"{name} of a sample": list(value.shape[1:]) for name, value in told.items()}
         size = {"samples": len(self.data)} if isinstance(self.data, Sized) else {}
-        return {**size, "a sample": list(self._shape()), **shapes}
+        digest = getattr(self.data, "digest", None)
+        content = {"the data's digest": digest()} if callable(digest) else {}
+        return {**size, "a sample": list(self._shape()), **shapes, **content}
 
     def _shape(self) -> tuple[int, ...]:
         return self.denoiser.sample_shape(self.accelerator.unwrap_model(self.student))
+
+
+def check_settings(
+    adversary: Adversary | None,
+    *,
+    distillation_weight: float = 0.0,
+    ema_decay: float = 0.995,
+    misaligned: float = 0.0,
+    discriminator_steps: int = 1,
+    **others: object,
+) -> None:
+    """Raise OptionError where a `Distillation` of these would: there is nothing to learn from, or a number is wrong."""
+    if not 0 <= distillation_weight < math.inf:
+        raise OptionError(f"distillation_weight={distillation_weight}: give a finite number that is not negative")
+    if adversary is None and distillation_weight == 0:
+        raise OptionError("there is neither an adversary nor a teacher's term: give one, or a distillation_weight")
+    if not 0 <= misaligned <= 1:
+        raise OptionError(f"misaligned={misaligned}: give a share of the batch from 0 to 1")
+    if misaligned and getattr(getattr(adversary, "loss", None), "paired", False):
+        raise OptionError(
+            f"misaligned={misaligned} adds fakes, and a {type(adversary.loss).__name__} compares as many fakes as real "  # type: ignore[union-attr]
+            "samples: leave it out, or take a loss that is not paired, such as hinge"
+        )
+    if not 0 <= ema_decay < 1:
+        raise OptionError(f"ema_decay={ema_decay}: give a number from 0 (no average) to less than 1")
+    if discriminator_steps < 1:
+        raise OptionError(f"discriminator_steps={discriminator_steps}: give 1 or more")
 
 
 def trained(student: nn.Module) -> list[nn.Parameter]:

@@ -64,6 +64,7 @@ class Family(Denoiser):
     ) -> None:
         self.name = type(pipeline).__name__
         scheduler, network = pipeline.scheduler, self.network(pipeline)
+        self._built: tuple[Any, Any] = type(network), network.config
         if not undistilled and (sign := _sign_of_a_student(scheduler)):
             raise self._distilled(
                 sign, "; if it is not distilled, say so: family_of(pipeline, undistilled=True), --undistilled"
@@ -215,6 +216,24 @@ class Family(Denoiser):
             )
 
     @torch.no_grad()
+    def check_sizes(self, condition: Conditions) -> None:
+        """Raise InputError unless the network can be told tensors of these sizes: it is asked, without weights or memory."""
+        self.check(condition)
+        kind, config = self._built
+        with torch.device("meta"):
+            network = kind.from_config(config).to("meta")
+            asked = torch.zeros(1, *self.shape), torch.zeros(1, dtype=torch.long)
+        told = {name: value[:1].to("meta") for name, value in condition.items()}
+        try:
+            self.answer(network, *asked, told)
+        except (RuntimeError, ValueError) as error:
+            sizes = ", ".join(f"{name} {tuple(told[name].shape[1:])}" for name in self.takes)
+            raise InputError(
+                f"the network of this {self.name} cannot be told {sizes} of a sample ({error}). They are of another model's text "
+                "encoders: make them anew with this teacher's (distill_pipeline.py cache)"
+            ) from error
+
+    @torch.no_grad()
     def to_latents(self, vae: Any, images: Tensor) -> Tensor:
         """Latents `(N, C, h, w)`, scaled as the network takes them, of images `(N, 3, H, W)` in [-1, 1]."""
         encoded = vae.encode(images)
@@ -245,7 +264,11 @@ class Family(Denoiser):
 
     @staticmethod
     def _device(pipeline: Any) -> torch.device:
-        return pipeline._execution_device
+        """Where prompts are encoded: text encoders may be elsewhere than the network, or, when they are offloaded, nowhere."""
+        parts = pipeline.components.items()
+        encoders = [part for name, part in parts if name.startswith("text_encoder") and part is not None]
+        away = not encoders or encoders[0].device.type == "meta"
+        return pipeline._execution_device if away else encoders[0].device
 
 
 def check_text_encoders(pipeline: Any) -> None:

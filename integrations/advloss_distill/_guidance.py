@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from advloss import OptionError
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._simulation import Conditions
 
@@ -17,10 +19,17 @@ class Guidance:
     Attributes:
         scale: 1 is no guidance. ``condition["guidance"]`` `(N,)` takes its place where there is one.
         nothing: what the teacher is told where nothing is asked for, of one sample (`Family.nothing`).
+
+    Raises:
+        OptionError: the scale is negative, or no number.
     """
 
     scale: float
     nothing: Conditions
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale < math.inf:
+            raise OptionError(f"guidance={self.scale}: give a finite scale that is not negative; 1 is no guidance")
 
     def x0(
         self, denoiser: Denoiser, teacher: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path as File
 from typing import Any, final
@@ -14,6 +16,10 @@ from advloss import InputError, OptionError, StateError, load_state, save_state
 from advloss_distill._family import Family, check_text_encoders
 from advloss_distill._signature import check_signature, signature
 from advloss_distill._simulation import Conditions
+
+SHOWN = 5  # rows in a message
+WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Whole numbers by their bytes."""
 
 
 @final
@@ -56,7 +62,13 @@ class LatentData:
         return LatentData(self.latents.to(device), told, self.vae)
 
     def save(self, path: File) -> None:
-        """Write a safetensors file."""
+        """Write a safetensors file; its folder is made.
+
+        Raises:
+            StateError: numbers are not finite. Nothing is written.
+        """
+        self._check_finite(f"what is to be written to {path} has")
+        File(path).parent.mkdir(parents=True, exist_ok=True)
         save_state({"latents": self.latents, "told": self.told, "vae": self.vae}, path)
 
     @classmethod
@@ -68,7 +80,8 @@ class LatentData:
             vae: of the teacher, to compare with the one that the latents were made with.
 
         Raises:
-            StateError: there is no such file, it is damaged, or it is of another VAE, family or resolution.
+            StateError: there is no such file, it is damaged, of another VAE or resolution, or not finite.
+            InputError: its conditions are not those that the family's network is told.
         """
         if not File(path).is_file():
             raise StateError(f"there is no file {path}: make it with LatentData.save (distill_pipeline.py cache)")
@@ -79,10 +92,35 @@ class LatentData:
         shape = tuple(data.latents.shape[1:])
         if shape != family.shape:
             raise StateError(f"{path} holds latents {shape}, and the teacher takes {family.size_words()}")
-        family.check(data.told)
+        try:
+            family.check_sizes(data.told)
+        except InputError as error:
+            raise InputError(f"{path} is not for this teacher: {error}") from error
         if vae is not None and data.vae is not None:
             check_signature(vae, data.vae, f"{path}")
+        data._check_finite(f"{path} holds")
         return data
+
+    def digest(self) -> str:
+        """What tells these latents and conditions from others of their sizes; on every device the same."""
+        sums = {name: _checksum(value) for name, value in {"latents": self.latents, **self.told}.items()}
+        return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _check_finite(self, what: str, first: int = 0) -> None:
+        """Raise StateError, with the rows from `first` on, unless all numbers are finite.
+
+        Args:
+            what: has them, with a verb, for the message.
+        """
+        for name, value in {"latents": self.latents, **self.told}.items():
+            finite = value.reshape(len(self), -1).sum(1, dtype=torch.float64).isfinite()
+            if rows := (first + (~finite).nonzero().flatten()).tolist():
+                more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+                shown = ", ".join(map(str, rows[:SHOWN])) + more
+                raise StateError(
+                    f"{what} NaN or infinity in {name}, in {len(rows)} of {len(self)} rows, counted from 0: {shown}. Make it anew, with "
+                    "VAE, text encoders and teacher in 32 bits or bfloat16 (some overflow in float16), or leave these samples out"
+                )
 
 
 @torch.no_grad()
@@ -92,12 +130,12 @@ def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], b
     Raises:
         OptionError: the pipeline has no text encoder.
         InputError: there are no images, they have another size than `family.resolution`, or are not in [-1, 1].
+        StateError: what comes out is not finite.
     """
-    parts: list[tuple[Tensor, Conditions]] = []
+    parts: list[LatentData] = []
     remaining = iter(pairs)
     while batch := list(itertools.islice(remaining, batch_size)):
-        latents, told = encoded(family, pipeline, batch)
-        parts.append((latents.cpu(), {name: value.cpu() for name, value in told.items()}))
+        _add(parts, *encoded(family, pipeline, batch))
     return _together(parts, pipeline)
 
 
@@ -147,7 +185,7 @@ def teacher_made(
     Args:
         call: further arguments of the pipeline's call.
     """
-    parts = []
+    parts: list[LatentData] = []
     for start in range(0, len(prompts), batch_size):
         some = prompts[start : start + batch_size]
         told = encode_prompts(family, pipeline, some)
@@ -160,7 +198,7 @@ def teacher_made(
             steps=steps,
             **call,
         )
-        parts.append((latents.float().cpu(), {name: value.cpu() for name, value in told.items()}))
+        _add(parts, latents.float(), told)
     return _together(parts, pipeline)
 
 
@@ -185,8 +223,21 @@ def sample_latents(
     return family.unpack(made) if kind == "latent" else family.to_latents(pipeline.vae, made * 2 - 1)
 
 
-def _together(parts: list[tuple[Tensor, Conditions]], pipeline: Any) -> LatentData:
+def _add(parts: list[LatentData], latents: Tensor, told: Conditions) -> None:
+    """Put one batch, on the CPU, beside those before it; what is not finite is known at once."""
+    part = LatentData(latents, told).to("cpu")
+    part._check_finite("what was computed has", sum(map(len, parts)))
+    parts.append(part)
+
+
+def _together(parts: Sequence[LatentData], pipeline: Any) -> LatentData:
     if not parts:
         raise OptionError("there is nothing to encode: give at least one image or prompt")
-    told = {name: torch.cat([conditions[name] for _, conditions in parts]) for name in parts[0][1]}
-    return LatentData(torch.cat([latents for latents, _ in parts]), told, signature(pipeline.vae))
+    told = {name: torch.cat([part.told[name] for part in parts]) for name in parts[0].told}
+    return LatentData(torch.cat([part.latents for part in parts]), told, signature(pipeline.vae))
+
+
+def _checksum(values: Tensor) -> int:
+    """Over the bits, each row's times its number: of whole numbers, whose sums come out alike in any order."""
+    rows = values.reshape(len(values), -1).view(WHOLE[values.itemsize]).sum(1, dtype=torch.int64)
+    return int((rows * torch.arange(1, len(rows) + 1, device=rows.device)).sum())

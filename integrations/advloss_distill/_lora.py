@@ -22,8 +22,12 @@ def add_lora(student: nn.Module, rank: int = 64, alpha: int | None = None, targe
 
     Raises:
         PluginError: peft is not installed.
-        OptionError: no layer has such a name.
+        OptionError: no layer has such a name, or the rank is none.
     """
+    if rank < 1:
+        raise OptionError(
+            f"rank={rank} is no rank of an adapter: give a whole number, at least 1 (--lora; 0 trains all weights)"
+        )
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from advloss import OptionError
 from advloss_distill._family import Family
+from advloss_distill._latent_data import LatentData
 from advloss_distill._simulation import Conditions
 
 WIDTHS = {  # where a network's configuration says how wide a condition is
@@ -123,6 +124,18 @@ def estimate_memory(
         judge=judge,
         judged=judged // (2 if halved else 1),
     )
+
+
+def without_memory(family: Family, pipeline: Any) -> None:
+    """Take network and VAE of a pipeline out of memory, for good: what is built of them can be looked at, and takes none."""
+    for part in (family.network(pipeline), getattr(pipeline, "vae", None)):
+        if part is not None:
+            part.to("meta")
+
+
+def stand_in(family: Family, network: nn.Module) -> LatentData:
+    """A sample of the family's sizes, without memory, for data that are not there yet."""
+    return LatentData(torch.zeros(1, *family.shape), _conditions(family, network, 1, family.tokens)).to("meta")
 
 
 def _faked(network: nn.Module) -> nn.Module:

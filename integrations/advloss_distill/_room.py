@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path as File
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 
 from advloss import OptionError
 from advloss_distill._distill import Distillation
+from advloss_distill._family import Family
+from advloss_distill._simulation import Conditions
 
 MARGIN = 1.1  # beside the weights there are samples on their way, configurations, tokenizers, file systems' own
 MOMENTS = 2  # Adam's
@@ -39,12 +43,26 @@ def check_free(folder: File, needed: float, what: str = "") -> None:
     Args:
         what: they are for, in parentheses.
     """
-    home = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    needed, free = needed * MARGIN, shutil.disk_usage(home).free
+    needed, free = needed * MARGIN, shutil.disk_usage(_home(folder)).free
     if needed > free:
         raise OptionError(
             f"{folder} needs {_gigabytes(needed)}, and {_gigabytes(free)} are free on its disk{what}: make room, or write elsewhere"
         )
+
+
+def check_file(path: File, family: Family, told: Conditions, count: int) -> None:
+    """Raise OptionError unless `LatentData` of `count` samples can be written to `path`, before hours are spent on them.
+
+    Args:
+        told: conditions of one sample, as all others' in size.
+    """
+    if path.is_dir():
+        raise OptionError(f"{path} is a folder: give a file in it, such as {path / 'data.safetensors'}")
+    home = _home(path.parent)
+    if not (home.is_dir() and os.access(home, os.W_OK)):
+        raise OptionError(f"{path} cannot be written: {home} is no folder, or one that you may not write to")
+    sample = 4 * math.prod(family.shape) + _size(told.values())
+    check_free(path, count * sample, f" ({count} samples of {sample / 1e6:.3g} MB)")
 
 
 def checkpoint_size(distillation: Distillation) -> int:
@@ -70,6 +88,11 @@ def _outcome_size(distillation: Distillation, pipeline: Any) -> int:
 
 def _moments(optimizer: Any) -> int:
     return MOMENTS * _size(parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _home(path: File) -> File:
+    """What is there already of a path."""
+    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

@@ -53,7 +53,7 @@ def sampling_paths(scheduler: Any, steps: Iterable[int] = (1, 2, 4)) -> tuple[Pa
     numbers, paths = list(steps), []
     most = scheduler.config.get("original_inference_steps") or scheduler.config.num_train_timesteps
     if not numbers or len(set(numbers)) < len(numbers) or not all(1 <= number <= most for number in numbers):
-        raise OptionError(f"steps {numbers}: give numbers from 1 to {most}, each once")
+        raise OptionError(f"steps {numbers}: give numbers of steps from 1 to {most}, none of them twice")
     for number in numbers:
         scheduler.set_timesteps(number)
         visited = [float(t) for t in scheduler.timesteps]

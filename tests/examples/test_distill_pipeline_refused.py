@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from distill_pipeline_tools import TINY
-from pipeline_tools import tiny_conditions, tiny_family, tiny_pipeline
+from PIL import Image
+from pipeline_tools import ENCODERS, FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_text, tiny_unet
 from safetensors.torch import load_file
 
 import advloss
@@ -47,6 +48,64 @@ def test_a_method_is_told_what_it_takes(teacher: Path, tmp_path: Path, here: Cal
             "--discriminator",
             "dino:backbone=test_vit,pretrained=false",
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--method", "add", "--crop", 4000), "crop=4000; a window of 16 x 16 pixels has a side of 2 to 16"),
+        (("--guidance", 4), "the method ladd takes no guidance"),
+        (("--distillation-weight", -1), r"distillation_weight=-1\.0"),
+        (("--steps", 4, 4), "none of them twice"),
+        (("--lora", -3), "rank=-3 is no rank of an adapter"),
+        (("--method", "dmd2", "--guidance", -4), r"guidance=-4\.0: give a finite scale"),
+        (("--method", "lcm", "--guidance", "nan"), "guidance=nan: give a finite scale"),
+        (("--batch-size", 2), "too small for the 5 steps"),
+        (("--ema", 2), r"ema_decay=2\.0"),
+        (("--blocks", 9), r"blocks \[9\]"),
+        (("--lora", 2, "--adapter"), "a DiTPipeline loads no adapters"),
+        (("--mixed-precision", "fp16"), "mixed precision fp16 on the cpu"),
+    ],
+    ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_dry_run_refuses_what_training_does(
+    there: bool, options: tuple[object, ...], error: str, teacher: Path, tmp_path: Path, here: Callable[..., int]
+) -> None:
+    data = tmp_path / "data.safetensors"
+    if there:
+        LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    with pytest.raises(advloss.AdvlossError, match=error):
+        here("train", "--teacher", teacher, "--data", data, *TINY, *options, "--dry-run")
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("method", ["add", "dmd2", "lcm-ladd"])
+def test_a_dry_run_builds_what_training_does(
+    name: str, method: str, tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = tiny_pipeline(name, **(tiny_text(name) if name in ENCODERS else {}))
+    pipeline.save_pretrained(tmp_path / "teacher")
+    options = ("--discriminator", "dino:backbone=test_vit,pretrained=False,resolution=32") if method == "add" else ()
+    if name != "flux":
+        options = (*options, "--guidance", 3)  # asks the text encoders
+    given = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "none", *TINY, "--resolution")
+    assert here(*given, FAMILIES[name].side, "--method", method, *options, "--dry-run") == 0
+    assert "GB" in capsys.readouterr().out
+
+
+def test_data_of_another_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:
+    tiny_pipeline("stable-diffusion", unet=tiny_unet(cross_attention_dim=24)).save_pretrained(tmp_path / "teacher")
+    _, family = tiny_family("stable-diffusion")
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    LatentData(torch.randn(6, *family.shape), tiny_conditions(family, 6)).save(data)
+    both = ("train", "--teacher", tmp_path / "teacher", "--data", data, *TINY, "--out", out)
+    for options in ((), ("--dry-run",)):
+        with pytest.raises(
+            advloss.InputError, match=r"data\.safetensors is not for this teacher: .*prompt_embeds \(5, 16\)"
+        ):
+            here(*both, *options)
+    assert not out.exists()
 
 
 def test_guidance_without_a_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:
@@ -112,8 +171,8 @@ def test_a_teacher_of_no_family_is_refused_before_training(tmp_path: Path, here:
     ("options", "error"),
     [
         (("--steps", 0), "steps=0"),
-        (("--steps", 1, -2), "give numbers from 1 to 1, each once"),
-        (("--steps", 4, 4), "give numbers from 1 to 4, each once"),
+        (("--steps", 1, -2), "give numbers of steps from 1 to 1, none of them twice"),
+        (("--steps", 4, 4), "give numbers of steps from 1 to 4, none of them twice"),
         (("--steps", 1, 1001), "steps=1001; a student has from 1 to 1000"),
         (("--resolution", 17), "multiples of 4"),
         (("--resolution", 32), "images of 16 pixels alone"),
@@ -179,6 +238,7 @@ def test_what_cannot_work_is_refused_before_training(
     [
         (("--lr", -1), "argument --lr: -1: give a number above 0"),
         (("--discriminator-lr", "nan"), "argument --discriminator-lr: nan: give a number above 0"),
+        (("--pictures", 0), "argument --pictures: 0: give a whole number, at least 1"),
         (("--tracker", "nonsense"), "argument --tracker: invalid choice: 'nonsense'"),
     ],
 )
@@ -192,7 +252,8 @@ def test_options_out_of_range(
 
 def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
     data, out = tmp_path / "data.safetensors", tmp_path / "out"
-    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    begun = LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)})
+    begun.save(data)
     given = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--validate-every", 0)
     assert here(*given) == 0
     with pytest.raises(
@@ -208,6 +269,11 @@ def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: C
         here(*given, "--resume")
     assert len((out / "log.jsonl").read_text().splitlines()) == 2  # as it was
     LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    with pytest.raises(
+        advloss.StateError, match=r"begun otherwise: the data's digest was [0-9a-f]{16}, and is [0-9a-f]{16}"
+    ):
+        here(*given, "--resume")
+    begun.save(data)
     watched = ("--iterations", 3, "--validate-every", 1, "--teacher-steps", 2, "--save-every", 2, "--tracker", "none")
     assert here(*given, "--resume", *watched) == 0
 
@@ -223,3 +289,46 @@ def test_tokens_of_another_width_are_named_on_resuming(tmp_path: Path, here: Cal
     LatentData(torch.randn(6, *family.shape), told).save(data)
     with pytest.raises(advloss.StateError, match=r"prompt_embeds of a sample was \[5, 16\], and is \[10, 16\]"):
         here(*given, "--resume")
+
+
+@pytest.mark.parametrize("source", ["--prompts", "--images"])
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ("folder", r"folder is a folder: give a file in it, such as .*folder/data\.safetensors"),
+        ("file/data.safetensors", "cannot be written: .*file is no folder"),
+        ("new/data.safetensors", r"needs .* GB, and 0\.0 GB are free on its disk \(2 samples of 0\.00103 MB\)"),
+    ],
+)
+def test_where_a_cache_goes_is_checked_before_it_is_computed(
+    source: str,
+    data: str,
+    error: str,
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = tmp_path / "given"
+    if source == "--prompts":
+        given.write_text("goose\ntench\n")
+    else:
+        given.mkdir()
+        for name in ("a", "b"):
+            Image.new("RGB", (16, 16)).save(given / f"{name}.png")
+            (given / f"{name}.txt").write_text("goose")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    if data.startswith("new"):
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr("advloss_distill._latent_data.LatentData.save", lambda *args: pytest.fail("computed"))
+    with pytest.raises(advloss.OptionError, match=error):
+        here("cache", "--teacher", teacher, source, given, "--data", tmp_path / data, "--device", "cpu")
+
+
+def test_a_cache_makes_its_folder(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
+    (tmp_path / "prompts.txt").write_text("goose\n")
+    data = tmp_path / "new" / "deeper" / "data.safetensors"
+    made = ("cache", "--teacher", teacher, "--prompts", tmp_path / "prompts.txt", "--data", data, "--teacher-steps", 2)
+    assert here(*made, "--device", "cpu") == 0
+    assert data.is_file()

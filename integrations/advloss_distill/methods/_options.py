@@ -20,6 +20,14 @@ def positive(text: str) -> float:
     return number
 
 
+def natural(text: str) -> int:
+    """A whole number of a command line that is at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number, at least 1")
+    return number
+
+
 def add_method_options(parser: argparse.ArgumentParser) -> None:
     """``--method`` and what methods take. No option has a default here: those are the methods' own."""
     group = parser.add_argument_group("method", "docs/pipelines.md says which takes which option, and the defaults")
