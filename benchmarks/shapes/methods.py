@@ -62,7 +62,7 @@ RUNS = {
         700,
         1e-4,
         1e-3,
-        back=0.4,
+        back=0.45,
         options={"loss": RELATIVISTIC, "renoise": (-2.0, 1.0), "blocks": (0, 4), "r1_weight": 1e-3},
     ),
     "add": Run(
