@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -175,7 +176,7 @@ def teacher_made(
     pipeline: Any,
     prompts: Sequence[str],
     *,
-    guidance_scale: float,
+    guidance_scale: float | None = None,
     steps: int,
     batch_size: int = 8,
     **call: Any,
@@ -183,9 +184,11 @@ def teacher_made(
     """Samples of the teacher with guidance, as LADD's data are (arXiv:2403.12015), with their prompts.
 
     Args:
+        guidance_scale: None is what the pipeline's call takes unasked.
         call: further arguments of the pipeline's call.
     """
     parts: list[LatentData] = []
+    scale = own_guidance(pipeline) if guidance_scale is None else guidance_scale
     for start in range(0, len(prompts), batch_size):
         some = prompts[start : start + batch_size]
         told = encode_prompts(family, pipeline, some)
@@ -194,12 +197,17 @@ def teacher_made(
             pipeline,
             told,
             family.negative(pipeline, len(some)),
-            guidance_scale=guidance_scale,
+            guidance_scale=scale,
             steps=steps,
             **call,
         )
         _add(parts, latents.float(), told)
     return _together(parts, pipeline)
+
+
+def own_guidance(pipeline: Any) -> float:
+    """The scale that a pipeline's call takes unasked: 7.5 for Stable Diffusion, 3.5 for Flux."""
+    return float(inspect.signature(type(pipeline).__call__).parameters["guidance_scale"].default)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from advloss import OptionError
 from advloss_distill._denoiser import sample
 from advloss_distill._family import Family
-from advloss_distill._latent_data import sample_latents
+from advloss_distill._latent_data import own_guidance, sample_latents
 from advloss_distill._simulation import Conditions
 
 SMALLEST, LARGEST = 96, 384  # pixels a side of an image in the picture
@@ -33,7 +33,8 @@ class Validation:
         condition: of the samples to draw `(N, ...)`.
         scheduler: that the student will be saved with.
         steps: of the student.
-        teacher_steps, guidance_scale: of the teacher; above 1 its text encoders are asked for the empty prompt.
+        teacher_steps, guidance_scale: of the teacher; above 1 its text encoders are asked for the empty prompt. None is the
+            scale that the pipeline's call takes unasked.
         student_guidance: that a student of `Family.guided_student` is told.
         seed: of the noise.
         device: to sample on.
@@ -51,7 +52,7 @@ class Validation:
         *,
         steps: Sequence[int] = (1, 2, 4),
         teacher_steps: int = 28,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = 1.0,
         student_guidance: float | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -62,7 +63,8 @@ class Validation:
         self.count, self.seed = len(next(iter(condition.values()))), seed
         if student_guidance is not None:
             self.condition["guidance"] = torch.full((self.count,), student_guidance, device=self.device)
-        negative = self._negative(guidance_scale) if guidance_scale > 1 else {}
+        scale = own_guidance(pipeline) if guidance_scale is None else guidance_scale
+        negative = self._negative(scale) if scale > 1 else {}
         alone = copy.copy(pipeline)  # text encoders, which can be larger than all else, stay where they are
         alone.register_modules(**{name: None for name in pipeline.components if name.startswith("text_encoder")})
         with torch.random.fork_rng(), _moved([family.network(pipeline), pipeline.vae], self.device):
@@ -71,7 +73,7 @@ class Validation:
                 alone,
                 self.condition,
                 negative,
-                guidance_scale=guidance_scale,
+                guidance_scale=scale,
                 steps=teacher_steps,
                 generator=self._generator(),
             )

@@ -13,6 +13,7 @@ from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline
 from advloss import InputError, OptionError, PluginError, StateError, save_state
 from advloss_distill import LatentData, encode, family_of, load_pipeline, sample_latents, teacher_made
 from advloss_distill._family import check_text_encoders
+from advloss_distill._latent_data import own_guidance
 from advloss_distill._signature import check_signature, signature
 
 NAMES = sorted(FAMILIES)
@@ -223,6 +224,31 @@ def test_a_teachers_samples_with_their_labels() -> None:
     data = teacher_made(family, pipeline, ["goose", "tench", "goose"], guidance_scale=4.0, steps=2, batch_size=2)
     assert data.told["class_labels"].tolist() == [99, 0, 99]
     assert data.latents.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("stable-diffusion", 7.5),
+        ("stable-diffusion-xl", 5.0),
+        ("stable-diffusion-3", 7.0),
+        ("flux", 3.5),
+        ("sana", 4.5),
+    ],
+)
+def test_the_scale_that_a_pipeline_takes_unasked(name: str, scale: float) -> None:
+    assert own_guidance(tiny_pipeline(name)) == scale
+
+
+def test_a_teacher_is_guided_as_its_pipeline_is_unasked() -> None:
+    pipeline, family = tiny_family("dit")
+    pipeline.labels = {"tench": 0}
+    made = []
+    for asked in ({}, {"guidance_scale": 4.0}, {"guidance_scale": 7.5}):
+        torch.manual_seed(0)
+        made.append(teacher_made(family, pipeline, ["tench"], steps=2, **asked).latents)
+    assert made[0].equal(made[1])
+    assert not made[0].equal(made[2])
 
 
 @pytest.mark.parametrize("name", NAMES)
