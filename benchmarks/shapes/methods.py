@@ -23,10 +23,12 @@ RELATIVISTIC = "losses/relativistic"
 TRUNK = {"architecture": "convolutional", "norm": "none"}
 ON_LATENTS = ("discriminators/projection", {**TRUNK, "width": 32})
 # on squares of 4 x 4 pixels, for a sixth of the time
-ON_IMAGES = (
+ON_SQUARES = (
     "discriminators/pixel-unshuffle",
     {"factor": 4, "discriminator": ("discriminators/projection", {**TRUNK, "width": 48})},
 )
+# what drifts is the spread of colours, of which one sample tells little
+ON_IMAGES = ("discriminators/minibatch", {"discriminator": ON_SQUARES})
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Run:
     first: share of a batch at the first step.
     backward: whether inputs of later steps are the student's own samples; noised real ones otherwise.
     started: on the teacher's trajectories; a copy of the teacher otherwise.
+    ema_decay: of the student's moving average.
     back: of the way to where a student started, in the end (docs/distillation.md).
     options: of the method.
     """
@@ -51,6 +54,7 @@ class Run:
     first: float = 0.5
     backward: bool = True
     started: bool = True
+    ema_decay: float = 0.995
     back: float = 0.5
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -66,13 +70,14 @@ RUNS = {
         options={"loss": RELATIVISTIC, "renoise": (-2.0, 1.0), "blocks": (0, 4), "r1_weight": 1e-3},
     ),
     "add": Run(
-        560,
+        900,
         6e-5,
         2e-3,
         batches=4,
         falls=True,
         backward=False,
-        back=0.35,
+        ema_decay=0.998,
+        back=0.2,
         options={
             "discriminator": ON_IMAGES,
             "loss": RELATIVISTIC,
@@ -146,7 +151,7 @@ def run(method: str, domain: Domain, seed: int, iterations: int | None, show: Ca
         # slowly at first: a discriminator that has learned nothing yet leads away from a good start
         scheduler=cosine(optimizer, count, warmup=max(20, count // 4) if settings.started else 20),
         accelerator=Accelerator(cpu=True),
-        ema_decay=0.995,
+        ema_decay=settings.ema_decay,
         **built.arguments(),
     )
     began = time.process_time()
