@@ -181,9 +181,11 @@ class Family(Denoiser):
         return None
 
     def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
+        """The prompt as the network is told it (`takes`), noise, step and text; no latents, places or scales that travel with it."""
         text = self.text(condition)
+        prompt = {name: condition[name] for name in self.takes if name in condition}
         noise = self.renoising.draw(self.diffusion, self.shape, steps) if self.renoising else {}
-        return {**condition, **noise, "time": steps, **({} if text is None else {"vector": text})}
+        return {**prompt, **noise, "time": steps, **({} if text is None else {"vector": text})}
 
     def sample_shape(self, network: nn.Module) -> tuple[int, ...]:
         return self.shape
