@@ -283,6 +283,16 @@ def check_text_encoders(pipeline: Any) -> None:
         )
 
 
+def check_vae(vae: Any, name: str, what: str) -> None:
+    """Raise OptionError where the pipeline `name` was loaded without its VAE.
+
+    Args:
+        what: needs it, in words.
+    """
+    if not isinstance(vae, nn.Module):
+        raise OptionError(f"this {name} was loaded without its VAE, and {what}")
+
+
 def call_defaults(pipeline: Any) -> dict[str, Any]:
     """Options of `encode_prompt` whose defaults are others in the pipeline's call: with them both encode alike."""
     own, call = (inspect.signature(way).parameters for way in (pipeline.encode_prompt, pipeline.__call__))

@@ -192,7 +192,12 @@ def test_an_unknown_method_and_options_that_it_does_not_take() -> None:
         ("add", "dit", {"score_weights": "nfsd"}, "a DiTPipeline is told classes: there is no negative prompt"),
         ("lcm", "sana", {"guidance": (2.0, 4.0)}, "network of a SanaPipeline has no input for a guidance scale"),
         ("lcm", "dit", {"guidance": (2.0, 4.0, 6.0)}, "give one scale, or the least and the greatest"),
-        ("lcm", "stable-diffusion", {"guidance": (0.5, 4.0)}, "the least and the greatest scale, from 1 on"),
+        (
+            "lcm",
+            "stable-diffusion",
+            {"guidance": (0.5, 4.0)},
+            "the least and the greatest scale, finite ones from 1 on",
+        ),
         ("lcm", "stable-diffusion", {"skip": 0}, "skip=0"),
         ("lcm", "stable-diffusion", {"skip": 1000}, "over 1 to 999 timesteps"),
         ("add", "stable-diffusion", {"crop": 5}, "crop=5; a window of 16 x 16 pixels has a side of 2 to 16"),
