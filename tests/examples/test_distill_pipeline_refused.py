@@ -64,6 +64,7 @@ def test_a_method_is_told_what_it_takes(teacher: Path, tmp_path: Path, here: Cal
         (("--batch-size", 2), "too small for the 5 steps"),
         (("--ema", 2), r"ema_decay=2\.0"),
         (("--blocks", 9), r"blocks \[9\]"),
+        (("--blocks", 0, 0), r"blocks \[0, 0\]: one is given twice"),
         (("--lora", 2, "--adapter"), "a DiTPipeline loads no adapters"),
         (("--mixed-precision", "fp16"), "mixed precision fp16 on the cpu"),
     ],
