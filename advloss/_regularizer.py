@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -32,8 +33,8 @@ class Regularizer(nn.Module, ABC):
 
     def __init__(self, *, weight: float, every: int = 1) -> None:
         super().__init__()
-        if not weight >= 0:
-            raise OptionError(f"{type(self).__name__}: weight={weight!r}; give a number that is not negative")
+        if not 0 <= weight < math.inf:
+            raise OptionError(f"{type(self).__name__}: weight={weight!r}; give a finite number that is not negative")
         if not (isinstance(every, int) and every >= 1):
             raise OptionError(f"{type(self).__name__}: every={every!r}; give a whole number of steps, 1 or more")
         self.weight = float(weight)

@@ -77,6 +77,7 @@ from advloss_distill.methods import (
     method_options,
     natural,
     positive,
+    seed,
     told_scale,
     used_settings,
 )
@@ -324,7 +325,7 @@ def parse() -> argparse.Namespace:
     both.add_argument("--undistilled", action="store_true", help="the teacher is not, although its scheduler looks so")
     both.add_argument("--resolution", type=int, help="side of the images (default: the teacher's)")
     both.add_argument("--batch-size", type=natural, default=16, help="a process (default: %(default)s)")
-    both.add_argument("--seed", type=int, default=0)
+    both.add_argument("--seed", type=seed, default=0)
     making = commands.add_parser("cache", parents=[both], help="compute latents and embeddings")
     source = add_sources(making)
     source.add_argument("--prompts", type=Path, help="file with a prompt a line; the teacher makes the images")

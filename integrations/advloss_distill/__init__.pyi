@@ -60,7 +60,7 @@ from ._sharded import shard_teacher as shard_teacher
 from ._simulation import BackwardSimulation as BackwardSimulation
 from ._simulation import Conditions as Conditions
 from ._simulation import Data as Data
-from ._simulation import Path as Path
+from ._simulation import SamplingPath as SamplingPath
 from ._sources import add_sources as add_sources
 from ._sources import captioned as captioned
 from ._step_back import step_back as step_back

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, final
 
 import torch
@@ -45,8 +46,8 @@ class AnyTimestep:
     ) -> None:
         if count < 1 + own:
             raise OptionError(f"{count} samples in a batch: give at least {1 + own}")
-        if guidance is not None and not 1 <= guidance[0] <= guidance[1]:
-            raise OptionError(f"guidance={guidance}: give the least and the greatest scale, from 1 on")
+        if guidance is not None and not 1 <= guidance[0] <= guidance[1] < math.inf:
+            raise OptionError(f"guidance={guidance}: give the least and the greatest scale, finite ones from 1 on")
         self.diffusion, self.data, self.guidance = diffusion, data, guidance
         self.count, self.own = count, own
         self.timesteps = torch.zeros(count, dtype=torch.long)

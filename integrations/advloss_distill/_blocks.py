@@ -18,7 +18,7 @@ def block_names(network: nn.Module, patterns: Sequence[str], chosen: Sequence[in
         chosen: places in that order; None takes all.
 
     Raises:
-        OptionError: there is none, or no such place.
+        OptionError: there is none, no such place, or one is given twice.
     """
     expressions = [re.escape(pattern).replace(r"\*", r"\d+") for pattern in patterns]
     modules = [name for name, _ in network.named_modules()]
@@ -29,6 +29,8 @@ def block_names(network: nn.Module, patterns: Sequence[str], chosen: Sequence[in
         return names
     if wrong := [i for i in chosen if not 0 <= i < len(names)]:
         raise OptionError(f"blocks {wrong}: this {type(network).__name__} has {len(names)}, from 0 to {len(names) - 1}")
+    if len(set(chosen)) < len(chosen):
+        raise OptionError(f"blocks {list(chosen)}: one is given twice, and would be judged twice; give each once")
     return [names[i] for i in chosen]
 
 

@@ -204,10 +204,14 @@ def _load(name: str, split: str, options: dict[str, Any], shown: str | None = No
 
 def _caption(path: Path) -> str | None:
     beside = path.with_suffix(".txt")
+    return _text(beside).strip() if beside.exists() else None
+
+
+def _text(path: Path) -> str:
     try:
-        return beside.read_text(encoding="utf-8").strip() if beside.exists() else None
+        return path.read_text(encoding="utf-8")
     except ValueError as error:
-        raise InputError(f"{beside} is no text in UTF-8: {error}") from error
+        raise InputError(f"{path} is no text in UTF-8 ({error}): save it as such") from error
 
 
 def _check_captions(captions: Sequence[Any], names: Sequence[str], way_out: str) -> None:
@@ -227,9 +231,9 @@ def read_prompts(path: Path) -> list[str]:
     """A prompt a line; empty lines are none.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the file is no text in UTF-8.
     """
-    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    prompts = [line.strip() for line in _text(path).splitlines() if line.strip()]
     if not prompts:
         raise InputError(f"there is no prompt in {path}: write one a line")
     return prompts

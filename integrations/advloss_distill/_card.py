@@ -10,7 +10,7 @@ from pathlib import Path as File
 import huggingface_hub
 
 from advloss_distill._family import Family
-from advloss_distill._simulation import Path
+from advloss_distill._simulation import SamplingPath
 
 ROWS = 12
 ADAPTER = "pytorch_lora_weights.safetensors"
@@ -45,7 +45,7 @@ class Card:
     guidance_scale: float | None = None
     revision: str | None = None
 
-    def text(self, pipeline: str, family: Family, paths: Sequence[Path], adapter: str | None = None) -> str:
+    def text(self, pipeline: str, family: Family, paths: Sequence[SamplingPath], adapter: str | None = None) -> str:
         """Markdown with the front matter of the Hugging Face hub; `adapter` is the scheduler's class of one."""
         licence = {"license": self.licence} if self.licence else licence_of(self.teacher, self.revision)
         local = File(self.teacher).exists()

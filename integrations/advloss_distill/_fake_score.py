@@ -28,6 +28,8 @@ class FakeScore(NoisedHeads):
     A network that is not told the student's step follows the mixture of what all steps make. Distribution matching then is content
     when the mixture is right, with one step too bright and the next too dark. So it is told (`told`), which the paper's is not.
 
+    What is frozen in the network when it comes (all but the adapter, of `Family.adapted`) is the teacher's, and no part of `state_dict`.
+
     Args:
         family: calls the network.
         network: a copy of the teacher (`Family.student`, or `Family.adapted` to train an adapter alone).
@@ -58,6 +60,9 @@ class FakeScore(NoisedHeads):
         if num_steps is not None and prompt is not None:
             self.steps = nn.Embedding(num_steps, prompt.shape[-1], device=next(network.parameters()).device)
             nn.init.zeros_(self.steps.weight)  # the network begins as the teacher
+        self._frozen = [f"network.{name}" for name, p in network.named_parameters() if not p.requires_grad]
+        self.register_state_dict_post_hook(_without_frozen)
+        self.register_load_state_dict_pre_hook(_with_own_frozen)
 
     def told(self, condition: Conditions, steps: Tensor) -> Conditions:
         """`condition` for the network, with the student's `steps` `(N,)`: a learned vector, added to each token of the prompt.
@@ -75,6 +80,17 @@ class FakeScore(NoisedHeads):
     @property
     def _network(self) -> nn.Module:
         return self.network
+
+
+def _without_frozen(fake_score: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Take what never changes out of a state that is saved."""
+    for name in fake_score._frozen:
+        del state[prefix + name]
+
+
+def _with_own_frozen(fake_score: Any, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    """Put it into a state that is loaded."""
+    state.update({prefix + name: fake_score.get_parameter(name) for name in fake_score._frozen})
 
 
 @final

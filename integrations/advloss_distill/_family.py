@@ -181,9 +181,11 @@ class Family(Denoiser):
         return None
 
     def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
+        """The prompt as the network is told it (`takes`), noise, step and text; no latents, places or scales that travel with it."""
         text = self.text(condition)
+        prompt = {name: condition[name] for name in self.takes if name in condition}
         noise = self.renoising.draw(self.diffusion, self.shape, steps) if self.renoising else {}
-        return {**condition, **noise, "time": steps, **({} if text is None else {"vector": text})}
+        return {**prompt, **noise, "time": steps, **({} if text is None else {"vector": text})}
 
     def sample_shape(self, network: nn.Module) -> tuple[int, ...]:
         return self.shape
@@ -279,6 +281,16 @@ def check_text_encoders(pipeline: Any) -> None:
             f"this {type(pipeline).__name__} has no text encoder, and prompts (for guidance the empty one) have to be encoded: "
             "load one that has, or give embeddings and no guidance"
         )
+
+
+def check_vae(vae: Any, name: str, what: str) -> None:
+    """Raise OptionError where the pipeline `name` was loaded without its VAE.
+
+    Args:
+        what: needs it, in words.
+    """
+    if not isinstance(vae, nn.Module):
+        raise OptionError(f"this {name} was loaded without its VAE, and {what}")
 
 
 def call_defaults(pipeline: Any) -> dict[str, Any]:

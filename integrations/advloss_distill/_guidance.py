@@ -12,6 +12,12 @@ from advloss_distill._denoiser import Denoiser
 from advloss_distill._simulation import Conditions
 
 
+def check_scale(scale: float, name: str = "guidance") -> None:
+    """Raise OptionError unless a teacher can be guided with this scale."""
+    if not 0 <= scale < math.inf:
+        raise OptionError(f"{name}={scale}: give a finite scale that is not negative; 1 is no guidance")
+
+
 @dataclass(frozen=True)
 class Guidance:
     """``x_0 = x_0(nothing) + scale (x_0(condition) - x_0(nothing))``: two evaluations of the teacher.
@@ -28,8 +34,7 @@ class Guidance:
     nothing: Conditions
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scale < math.inf:
-            raise OptionError(f"guidance={self.scale}: give a finite scale that is not negative; 1 is no guidance")
+        check_scale(self.scale)
 
     def x0(
         self, denoiser: Denoiser, teacher: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions

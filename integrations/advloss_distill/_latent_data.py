@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from advloss import InputError, OptionError, StateError, load_state, save_state
-from advloss_distill._family import Family, check_text_encoders
+from advloss_distill._family import Family, check_text_encoders, check_vae
+from advloss_distill._guidance import check_scale
 from advloss_distill._signature import check_signature, signature
 from advloss_distill._simulation import Conditions
 
@@ -129,7 +130,7 @@ def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], b
     """Latents and embeddings of images `(3, H, W)` in [-1, 1] with their prompts (class names, for classes).
 
     Raises:
-        OptionError: the pipeline has no text encoder.
+        OptionError: the pipeline has no text encoder or no VAE.
         InputError: there are no images, they have another size than `family.resolution`, or are not in [-1, 1].
         StateError: what comes out is not finite.
     """
@@ -143,6 +144,8 @@ def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], b
 @torch.no_grad()
 def encoded(family: Family, pipeline: Any, pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Conditions]:
     """Latents `(N, C, h, w)` in 32 bits and conditions of one batch, as in `encode`."""
+    vae: Any = getattr(pipeline, "vae", None)
+    check_vae(vae, family.name, "images are encoded by it: load it, too, or give latents that were made before")
     images = torch.stack([image for image, _ in pairs])
     sides = (family.resolution, family.resolution)
     if images.shape[1:] != (3, *sides) or images.min() < -1 or images.max() > 1:
@@ -150,7 +153,6 @@ def encoded(family: Family, pipeline: Any, pairs: Sequence[tuple[Tensor, str]]) 
             f"images of shape {tuple(images.shape[1:])} from {images.min():.3g} to {images.max():.3g}; give "
             f"{(3, *sides)} in [-1, 1]"
         )
-    vae = pipeline.vae
     latents = family.to_latents(vae, images.to(next(vae.parameters())))
     latents = (
         latents.float().contiguous()
@@ -186,9 +188,14 @@ def teacher_made(
     Args:
         guidance_scale: None is what the pipeline's call takes unasked.
         call: further arguments of the pipeline's call.
+
+    Raises:
+        OptionError: the pipeline has no text encoder, the scale is negative or not finite, or the teacher has no so many steps.
+        StateError: what comes out is not finite.
     """
     parts: list[LatentData] = []
     scale = own_guidance(pipeline) if guidance_scale is None else guidance_scale
+    check_sampling(pipeline, scale, steps)
     for start in range(0, len(prompts), batch_size):
         some = prompts[start : start + batch_size]
         told = encode_prompts(family, pipeline, some)
@@ -210,6 +217,16 @@ def own_guidance(pipeline: Any) -> float:
     return float(inspect.signature(type(pipeline).__call__).parameters["guidance_scale"].default)
 
 
+def check_sampling(pipeline: Any, guidance_scale: float, steps: int) -> None:
+    """Raise OptionError unless a pipeline can sample with this scale, in so many steps."""
+    check_scale(guidance_scale, "guidance_scale")
+    most = pipeline.scheduler.config.num_train_timesteps
+    if not 1 <= steps <= most:
+        raise OptionError(
+            f"{steps} steps of sampling (--teacher-steps): this {type(pipeline).__name__} has 1 to {most}"
+        )
+
+
 @torch.no_grad()
 def sample_latents(
     family: Family,
@@ -221,11 +238,18 @@ def sample_latents(
     steps: int,
     **call: Any,
 ) -> Tensor:
-    """Latents `(N, C, h, w)` by a whole pipeline, the teacher's or a student's, as the network takes them."""
+    """Latents `(N, C, h, w)` by a whole pipeline, the teacher's or a student's, as the network takes them.
+
+    Raises:
+        OptionError: as `teacher_made`, or the pipeline makes images alone and has no VAE to encode them.
+    """
+    check_sampling(pipeline, guidance_scale, steps)
     told = {**family.arguments(condition), **(negative or {})}
     if negative:
         told["negative_prompt"] = None  # some pipelines have "" for it, and take one of the two
     kind = "pt" if "class_labels" in told else "latent"  # DiT's pipeline hands out no latents
+    if kind == "pt":
+        check_vae(getattr(pipeline, "vae", None), family.name, "its samples are images that are encoded: load it, too")
     given = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "output_type": kind, **call}
     made = pipeline(**told, **family.size, **given).images
     return family.unpack(made) if kind == "latent" else family.to_latents(pipeline.vae, made * 2 - 1)
@@ -242,7 +266,8 @@ def _together(parts: Sequence[LatentData], pipeline: Any) -> LatentData:
     if not parts:
         raise OptionError("there is nothing to encode: give at least one image or prompt")
     told = {name: torch.cat([part.told[name] for part in parts]) for name in parts[0].told}
-    return LatentData(torch.cat([part.latents for part in parts]), told, signature(pipeline.vae))
+    vae = getattr(pipeline, "vae", None)
+    return LatentData(torch.cat([part.latents for part in parts]), told, None if vae is None else signature(vae))
 
 
 def _checksum(values: Tensor) -> int:

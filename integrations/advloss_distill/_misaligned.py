@@ -7,7 +7,7 @@ from torch import Tensor
 
 from advloss import InputError
 
-OF_THE_SAMPLE = ("time", "noise", "noise_timesteps")  # of what is told, all else belongs to the prompt
+OF_THE_SAMPLE = ("time", "noise", "noise_timesteps", "index")  # of what is told, all else belongs to the prompt
 
 Judged = dict[str, Tensor]
 
@@ -23,7 +23,7 @@ def with_misaligned(fake: Tensor, real: Tensor, judged: Judged, share: float) ->
     count = round(share * len(real))
     if count == 0:
         return fake, judged
-    prompt = [name for name in judged if name not in OF_THE_SAMPLE and name != "index"]
+    prompt = [name for name in judged if name not in OF_THE_SAMPLE]
     if not prompt:
         raise InputError("misaligned prompts are asked for, and the discriminator is told of no prompt or class")
     compared = [name for name in prompt if name != "vector"] or prompt  # an image may be in it, beside the text

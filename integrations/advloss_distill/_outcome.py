@@ -16,12 +16,18 @@ from advloss_distill._card import ADAPTER, Card
 from advloss_distill._family import Family
 from advloss_distill._lora import has_lora, lora_state, merge_lora
 from advloss_distill._room import check_free, weights_size
-from advloss_distill._simulation import Path
+from advloss_distill._simulation import SamplingPath
 from advloss_distill._student_scheduler import sampling_paths
 
 
 def save_pipeline(
-    folder: File, student: nn.Module, family: Family, pipeline: Any, scheduler: Any, paths: Sequence[Path], card: Card
+    folder: File,
+    student: nn.Module,
+    family: Family,
+    pipeline: Any,
+    scheduler: Any,
+    paths: Sequence[SamplingPath],
+    card: Card,
 ) -> None:
     """Write the teacher's pipeline with `student` and `scheduler` in their places, and a model card.
 
@@ -52,7 +58,13 @@ def save_pipeline(
 
 
 def save_adapter(
-    folder: File, student: nn.Module, family: Family, pipeline: Any, scheduler: Any, paths: Sequence[Path], card: Card
+    folder: File,
+    student: nn.Module,
+    family: Family,
+    pipeline: Any,
+    scheduler: Any,
+    paths: Sequence[SamplingPath],
+    card: Card,
 ) -> None:
     """Write a student's adapter as diffusers loads it, the scheduler beside it, and a model card.
 
@@ -85,7 +97,7 @@ def check_room(folder: File, *modules: nn.Module, copies: float = 1) -> None:
     check_free(folder, sum(map(weights_size, modules)) * copies)
 
 
-def _check_paths(scheduler: Any, paths: Sequence[Path]) -> None:
+def _check_paths(scheduler: Any, paths: Sequence[SamplingPath]) -> None:
     visited = sampling_paths(scheduler, [len(path) for path in paths])
     if visited != tuple(paths):
         raise OptionError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from advloss import OptionError
-from advloss_distill._family import Family
+from advloss_distill._family import Family, check_vae
 
 Judged = dict[str, Tensor]
 
@@ -44,8 +44,7 @@ class Pixels:
         chunk: int | None = None,
         embed: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        if not isinstance(vae, nn.Module):
-            raise OptionError(f"this {family.name} was loaded without its VAE, and images are made by it: load it, too")
+        check_vae(vae, family.name, "images are made by it: load it, too")
         side = family.shape[-1]
         factor = family.resolution // side
         if crop is not None and (crop < factor or crop % factor or crop > family.resolution):

@@ -18,7 +18,7 @@ from torch import Tensor
 from advloss import OptionError, StateError
 from advloss_distill._diffusion import Diffusion
 
-Path: TypeAlias = tuple[float, ...]
+SamplingPath: TypeAlias = tuple[float, ...]
 """Timesteps from noise down; whole numbers but where a flow-matching sampler visits others."""
 Conditions: TypeAlias = dict[str, Tensor]
 """What samples are made for, by name; the first axis of each tensor is the sample."""
@@ -42,10 +42,10 @@ class Steps:
     Paths that begin alike share their first steps: (999,), (999, 499) and (999, 749, 499, 249) make five steps.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[SamplingPath, ...]
 
     @property
-    def all(self) -> tuple[Path, ...]:
+    def all(self) -> tuple[SamplingPath, ...]:
         """Steps in order of their length."""
         return tuple(
             sorted({path[: i + 1] for path in self.paths for i in range(len(path))}, key=lambda s: (len(s), s))
@@ -65,7 +65,7 @@ class BackwardSimulation:
         steps: `(N,)`, the index of each sample's step in `Steps.all`: a condition for the discriminator.
     """
 
-    def __init__(self, diffusion: Diffusion, paths: Sequence[Path], counts: dict[Path, int]) -> None:
+    def __init__(self, diffusion: Diffusion, paths: Sequence[SamplingPath], counts: dict[SamplingPath, int]) -> None:
         tree = Steps(tuple(paths))
         _check(diffusion, tree, counts)
         self.diffusion = diffusion
@@ -177,7 +177,7 @@ def _parents(tree: Steps, counts: list[int]) -> Tensor:
     return torch.cat(places) if places else torch.zeros(0, dtype=torch.long)
 
 
-def _check(diffusion: Diffusion, tree: Steps, counts: dict[Path, int]) -> None:
+def _check(diffusion: Diffusion, tree: Steps, counts: dict[SamplingPath, int]) -> None:
     if not tree.all or len({step[0] for step in tree.all}) != 1:
         raise OptionError(f"paths {tree.paths}: give at least one, all beginning at the same timestep")
     for path in tree.paths:

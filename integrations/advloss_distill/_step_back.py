@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from advloss import OptionError
+from advloss_distill._lora import has_lora
 
 
 @torch.no_grad()
@@ -20,10 +21,16 @@ def step_back(student: nn.Module, start: nn.Module, share: float) -> None:
         share: 0 is the student, 1 the start.
 
     Raises:
-        OptionError: a share that is none, or networks built otherwise. Nothing has changed.
+        OptionError: a share that is none, networks built otherwise, or adapters: the weights that they add are products, and halfway between
+            two products lies no product of halves. Nothing has changed.
     """
     if not 0 <= share <= 1:
         raise OptionError(f"share={share}: give a share of the way back, from 0 to 1")
+    if has_lora(student) or has_lora(start):
+        raise OptionError(
+            "an adapter's weights are products of two matrices, and do not lie on a line between two adapters: merge both "
+            "networks first (merge_lora); to where an unmerged adapter began, scale its lora_B by 1 - share"
+        )
     own, there = dict(student.named_parameters()), dict(start.named_parameters())
     if {name: weight.shape for name, weight in own.items()} != {name: weight.shape for name, weight in there.items()}:
         raise OptionError(

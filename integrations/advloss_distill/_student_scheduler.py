@@ -12,7 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, LCMScheduler
 from advloss import OptionError
 from advloss_distill._diffusion import Diffusion
 from advloss_distill._family import Family
-from advloss_distill._simulation import Path, Steps
+from advloss_distill._simulation import SamplingPath, Steps
 
 LEVELS = (
     *("num_train_timesteps", "prediction_type", "rescale_betas_zero_snr"),
@@ -44,7 +44,7 @@ def student_scheduler(family: Family, steps: int = 4) -> Any:
     return scheduler
 
 
-def sampling_paths(scheduler: Any, steps: Iterable[int] = (1, 2, 4)) -> tuple[Path, ...]:
+def sampling_paths(scheduler: Any, steps: Iterable[int] = (1, 2, 4)) -> tuple[SamplingPath, ...]:
     """The timesteps that `scheduler` visits at each of these numbers of steps.
 
     Raises:
@@ -61,7 +61,7 @@ def sampling_paths(scheduler: Any, steps: Iterable[int] = (1, 2, 4)) -> tuple[Pa
     return tuple(paths)
 
 
-def spread(paths: Sequence[Path], batch_size: int, first: float = 0.5) -> dict[Path, int]:
+def spread(paths: Sequence[SamplingPath], batch_size: int, first: float = 0.5) -> dict[SamplingPath, int]:
     """How many of a batch are at each step of `paths`: a share `first` of it at the first, the others even.
 
     Raises:

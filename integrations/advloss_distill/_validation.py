@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from advloss import OptionError
 from advloss_distill._denoiser import sample
-from advloss_distill._family import Family
-from advloss_distill._latent_data import own_guidance, sample_latents
+from advloss_distill._family import Family, check_vae
+from advloss_distill._latent_data import check_sampling, own_guidance, sample_latents
 from advloss_distill._simulation import Conditions
 
 SMALLEST, LARGEST = 96, 384  # pixels a side of an image in the picture
@@ -40,7 +40,7 @@ class Validation:
         device: to sample on.
 
     Raises:
-        OptionError: guidance needs a text encoder, and there is none.
+        OptionError: guidance needs a text encoder, or pictures a VAE, and there is none; scale or steps are out of range.
     """
 
     def __init__(
@@ -64,6 +64,9 @@ class Validation:
         if student_guidance is not None:
             self.condition["guidance"] = torch.full((self.count,), student_guidance, device=self.device)
         scale = own_guidance(pipeline) if guidance_scale is None else guidance_scale
+        check_sampling(pipeline, scale, teacher_steps)
+        vae = getattr(pipeline, "vae", None)
+        check_vae(vae, family.name, "pictures are decoded by it: load it, too, or make none (--validate-every 0)")
         negative = self._negative(scale) if scale > 1 else {}
         alone = copy.copy(pipeline)  # text encoders, which can be larger than all else, stay where they are
         alone.register_modules(**{name: None for name in pipeline.components if name.startswith("text_encoder")})

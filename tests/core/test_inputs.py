@@ -262,6 +262,7 @@ def test_logits_that_do_not_match() -> None:
         ({"regularizers": [3]}, advloss.OptionError, "callable"),
         ({"augmentations": [lambda x: x]}, advloss.OptionError, "torch.nn.Module"),
         ({"regularizers": {"r1": {"weight": -1}}}, advloss.OptionError, "weight=-1"),
+        ({"regularizers": {"r1": {"weight": float("inf")}}}, advloss.OptionError, "weight=inf; give a finite number"),
         ({"regularizers": {"r1": {"every": 0}}}, advloss.OptionError, "every=0"),
         ({"regularizers": {"r1": {"every": 1.5}}}, advloss.OptionError, "every=1.5"),
         ({"loss": ("hinge", {"scales": "max"})}, advloss.OptionError, "scales='max'"),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +55,44 @@ def test_log_of_the_doctors_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(log.steps) == 40
     assert log.about["loss"] == "RelativisticPairing"
     assert advloss.diagnose(log).verdict in ("healthy", "sick")
+
+
+def test_script_of_the_pipelines_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but for the teacher, the size of images and how long it trains."""
+    pytest.importorskip("diffusers")
+    from distill_tools import reset_accelerate
+    from pipeline_tools import tiny_pipeline, tiny_text
+
+    from advloss_distill import encode, family_of, load_pipeline
+
+    name = "stable-diffusion-3"
+    pipeline = tiny_pipeline(name, **tiny_text(name))
+    pipeline.save_pretrained(tmp_path / "teacher")
+    pairs = [(torch.rand(3, 16, 16) * 2 - 1, prompt) for prompt in ("a fox", "a house")]
+    encode(family_of(pipeline, resolution=16), pipeline, pairs).save(tmp_path / "data.safetensors")
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "pipelines.md").read_text(), re.M | re.S)
+    script = "".join(block for block in blocks if "pipeline = load" in block or "validation = " in block)
+    for words, instead in (
+        ("stabilityai/stable-diffusion-3.5-medium", "teacher"),
+        ("resolution=512", "resolution=16"),
+        ("run(5000", "run(2"),
+    ):
+        assert script.count(words) == 1
+        script = script.replace(words, instead)
+    monkeypatch.chdir(tmp_path)
+    reset_accelerate()
+    exec(compile(script, "pipelines.md", "exec"), {"__name__": "page"})
+    reset_accelerate()
+    assert (tmp_path / "checkpoints" / "step-00000002").is_dir()
+    assert (tmp_path / "000500.png").is_file()
+    assert type(load_pipeline(str(tmp_path / "out")).transformer) is type(pipeline.transformer)
+
+
+def test_no_public_name_hides_one_of_pythons() -> None:
+    """After ``from advloss_distill import *``, too, ``Path`` is pathlib's."""
+    import advloss_distill
+
+    assert "Path" not in advloss_distill.__all__
 
 
 def test_pages_are_in_the_navigation() -> None:

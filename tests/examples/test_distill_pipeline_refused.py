@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import DiTTransformer2DModel
 from distill_pipeline_tools import TINY
 from PIL import Image
 from pipeline_tools import ENCODERS, FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_text, tiny_unet
@@ -63,6 +64,7 @@ def test_a_method_is_told_what_it_takes(teacher: Path, tmp_path: Path, here: Cal
         (("--batch-size", 2), "too small for the 5 steps"),
         (("--ema", 2), r"ema_decay=2\.0"),
         (("--blocks", 9), r"blocks \[9\]"),
+        (("--blocks", 0, 0), r"blocks \[0, 0\]: one is given twice"),
         (("--lora", 2, "--adapter"), "a DiTPipeline loads no adapters"),
         (("--mixed-precision", "fp16"), "mixed precision fp16 on the cpu"),
     ],
@@ -238,6 +240,7 @@ def test_what_cannot_work_is_refused_before_training(
     [
         (("--lr", -1), "argument --lr: -1: give a number above 0"),
         (("--discriminator-lr", "nan"), "argument --discriminator-lr: nan: give a number above 0"),
+        (("--seed", -1), "argument --seed: -1: give a whole number from 0 to 2147483647"),
         (("--pictures", 0), "argument --pictures: 0: give a whole number, at least 1"),
         (("--tracker", "nonsense"), "argument --tracker: invalid choice: 'nonsense'"),
     ],
@@ -289,6 +292,85 @@ def test_tokens_of_another_width_are_named_on_resuming(tmp_path: Path, here: Cal
     LatentData(torch.randn(6, *family.shape), told).save(data)
     with pytest.raises(advloss.StateError, match=r"prompt_embeds of a sample was \[5, 16\], and is \[10, 16\]"):
         here(*given, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--guidance", "nan"), "guidance_scale=nan: give a finite scale"),
+        (("--guidance", "inf"), "guidance_scale=inf: give a finite scale"),
+        (("--guidance", -2), r"guidance_scale=-2\.0: give a finite scale that is not negative"),
+        (("--teacher-steps", 2000), r"2000 steps of sampling \(--teacher-steps\): this DiTPipeline has 1 to 1000"),
+        (("latin-1",), r"prompts\.txt is no text in UTF-8 \(.*\): save it as such"),
+        (("utf-16",), r"prompts\.txt is no text in UTF-8 \(.*\): save it as such"),
+    ],
+    ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
+)
+def test_a_cache_that_cannot_be_is_refused_before_it_is_computed(
+    options: tuple[object, ...],
+    error: str,
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = str(options[0]) if len(options) == 1 else "utf-8"
+    (tmp_path / "prompts.txt").write_bytes("goose\nGänse\n".encode(kind) if len(options) == 1 else b"goose\n")
+    monkeypatch.setattr(DiTTransformer2DModel, "forward", lambda *args, **options: pytest.fail("computed"))
+    given = ("cache", "--teacher", teacher, "--prompts", tmp_path / "prompts.txt", "--data", tmp_path / "data")
+    with pytest.raises(advloss.AdvlossError, match=error):
+        here(*given, "--device", "cpu", *(options if len(options) > 1 else ()))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--teacher-steps", 2000), "2000 steps of sampling"),
+        (("--validation-guidance", "nan"), "guidance_scale=nan: give a finite scale"),
+        (("--validation-guidance", -1), r"guidance_scale=-1\.0: give a finite scale"),
+    ],
+    ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
+)
+def test_pictures_that_cannot_be_are_refused_before_training(
+    options: tuple[object, ...], error: str, teacher: Path, tmp_path: Path, here: Callable[..., int]
+) -> None:
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    given = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--validate-every", 1)
+    with pytest.raises(advloss.OptionError, match=error):
+        here(*given, *options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["cache --prompts none", "train", "train --dry-run"])
+def test_more_positions_than_a_teacher_has(command: str, tmp_path: Path, here: Callable[..., int]) -> None:
+    tiny_pipeline("stable-diffusion-3").save_pretrained(tmp_path / "teacher")
+    given = ("--teacher", tmp_path / "teacher", "--data", tmp_path / "data.safetensors", "--resolution")
+    with pytest.raises(advloss.OptionError, match=r"resolution=64; this \S+ makes images of 32 pixels a side at most"):
+        here(*command.split(), *given, 64)
+    assert here("train", *given, 32, "--dry-run", "--cpu") == 0
+
+
+def test_images_need_the_vae(tmp_path: Path, here: Callable[..., int]) -> None:
+    pipeline = tiny_pipeline("stable-diffusion", vae=None, **tiny_text("stable-diffusion"))
+    pipeline.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "a.txt").write_text("a fox")
+    both = ("--teacher", tmp_path / "teacher", "--resolution", 64)
+    images, data, out = (*both, "--images", tmp_path / "images"), tmp_path / "data.safetensors", tmp_path / "out"
+    with pytest.raises(advloss.OptionError, match="without its VAE, and images are encoded by it: load it, too"):
+        here("cache", *images, "--data", data, "--device", "cpu")
+    with pytest.raises(advloss.OptionError, match="without its VAE, and images are encoded by it: load it, too"):
+        here("train", *images, "--out", out, "--cpu")
+    (tmp_path / "prompts.txt").write_text("a fox\na house\n")
+    made = ("cache", *both, "--prompts", tmp_path / "prompts.txt", "--data", data, "--device", "cpu")
+    assert here(*made, "--teacher-steps", 2) == 0
+    given = ("train", "--data", data, "--out", out, *TINY, *both)
+    with pytest.raises(advloss.OptionError, match=r"pictures are decoded by it: .* none \(--validate-every 0\)"):
+        here(*given, "--validate-every", 1)
+    assert not out.exists()
+    assert here(*given, "--validate-every", 0) == 0
 
 
 @pytest.mark.parametrize("source", ["--prompts", "--images"])

@@ -14,11 +14,19 @@ import torch
 from accelerate import Accelerator
 from distill_tools import differences, fresh_accelerator, weights
 from PIL import Image
-from pipeline_tools import tiny_family
+from pipeline_tools import ENCODERS, tiny_family, tiny_pipeline, tiny_text
 from test_distill_families import tiny_run
 
 from advloss import InputError, PluginError
-from advloss_distill import CaptionedImages, Distillation, EncodedImages
+from advloss_distill import (
+    CaptionedImages,
+    Distillation,
+    EncodedImages,
+    Renoising,
+    encode,
+    family_of,
+    with_misaligned,
+)
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
 SIDE = 16
@@ -184,12 +192,34 @@ def test_the_package_for_data_sets_is_asked_for(monkeypatch: pytest.MonkeyPatch)
         CaptionedImages.from_dataset("any/name", SIDE)
 
 
-def test_a_student_trains_on_images_and_resumes_bit_by_bit(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for i, label in enumerate(("goose", "tench", "goose")):
+def noise_images(root: Path, *captions: str) -> None:
+    root.mkdir()
+    for i, caption in enumerate(captions):
         noise = torch.rand(20, 20, 3, generator=torch.Generator().manual_seed(i))
-        Image.fromarray((255 * noise).byte().numpy()).save(tmp_path / "images" / f"{i}.png")
-        (tmp_path / "images" / f"{i}.txt").write_text(label)
+        Image.fromarray((255 * noise).byte().numpy()).save(root / f"{i}.png")
+        (root / f"{i}.txt").write_text(caption)
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion", "pixart", "dit"])
+def test_samples_of_one_caption_are_no_misaligned_fakes(name: str, tmp_path: Path) -> None:
+    """Latents, places and guidance travel with a condition, and are no part of the prompt."""
+    pipeline = tiny_pipeline(name, **(tiny_text(name) if name in ENCODERS else {}))
+    pipeline.labels = {"a fox": 0}
+    family = family_of(pipeline, resolution=SIDE, renoising=Renoising())
+    noise_images(tmp_path / "images", *["a fox"] * 6)
+    images = CaptionedImages.from_folder(tmp_path / "images", SIDE)
+    for data in (EncodedImages(family, pipeline, images), encode(family, pipeline, images)):
+        condition = {**data.conditions(6), "guidance": torch.rand(6)}
+        judged = family.judged(condition, torch.arange(6))
+        assert judged.keys() == {*family.takes, "time", "noise", "noise_timesteps"} | (
+            {"class"} if name == "dit" else {"vector"}
+        )
+        fakes, _ = with_misaligned(torch.zeros(6, *family.shape), data.real(condition), judged, 0.5)
+        assert len(fakes) == 6
+
+
+def test_a_student_trains_on_images_and_resumes_bit_by_bit(tmp_path: Path) -> None:
+    noise_images(tmp_path / "images", "goose", "tench", "goose")
     ends = []
     for stops in (False, True):
         for accelerator in fresh_accelerator():

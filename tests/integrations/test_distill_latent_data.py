@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pipeline_tools import FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_vae
+from pipeline_tools import ENCODERS, FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_text, tiny_vae
 
 from advloss import InputError, OptionError, PluginError, StateError, save_state
 from advloss_distill import LatentData, encode, family_of, load_pipeline, sample_latents, teacher_made
@@ -216,6 +217,31 @@ def test_images_that_cannot_be_encoded_are_refused() -> None:
         encode(family, pipeline, [(torch.eye(16).expand(3, 16, 16) * 255, "tench")])
     with pytest.raises(OptionError, match="nothing to encode"):
         teacher_made(family, pipeline, [], guidance_scale=4.0, steps=2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_teacher_without_its_vae_makes_latents(name: str, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline(name, vae=None, **(tiny_text(name) if name in ENCODERS else {}))
+    pipeline.labels = {"a fox": 0}
+    family = family_of(pipeline)
+    ask = functools.partial(teacher_made, family, pipeline, ["a fox"], guidance_scale=1.0, steps=1)
+    if name == "dit":
+        with pytest.raises(OptionError, match="without its VAE, and its samples are images that are encoded"):
+            ask()
+        return
+    data = ask()
+    assert data.vae is None
+    data.save(tmp_path / "data.safetensors")
+    assert len(LatentData.load(tmp_path / "data.safetensors", family)) == 1
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), -1.0])
+def test_a_scale_that_is_none_is_refused_before_anything_is_sampled(scale: float) -> None:
+    pipeline, family = tiny_family("flux")
+    with pytest.raises(OptionError, match=f"guidance_scale={scale}: give a finite scale that is not negative"):
+        sample_latents(family, pipeline, tiny_conditions(family, 1), guidance_scale=scale, steps=1)
+    with pytest.raises(OptionError, match=f"guidance={scale}: give a finite scale"):
+        family_of(pipeline, resolution=16, guidance=scale)
 
 
 def test_a_teachers_samples_with_their_labels() -> None:

@@ -19,7 +19,7 @@ from method_tools import GUIDED, NEEDS, tiny_method_run, tiny_setup
 from pipeline_tools import FAMILIES, tiny_conditions
 from torch import Tensor, nn
 
-from advloss import CombinationError, FeatureDiscriminator, OptionError, _registry, register_discriminator
+from advloss import CombinationError, FeatureDiscriminator, OptionError, _registry, load_state, register_discriminator
 from advloss_discriminators import MultiscaleDiscriminator, ProjectionDiscriminator
 from advloss_distill import (
     AnyTimestep,
@@ -175,6 +175,33 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert not differences(everything(resumed), expected)
 
 
+def test_a_checkpoint_of_two_adapters_holds_no_frozen_weights(accelerator: Accelerator, tmp_path: Path) -> None:
+    ends: list[dict[str, Any]] = []
+    for stops in (False, True):
+        reset_accelerate()
+        torch.manual_seed(3)
+        setup = tiny_setup("stable-diffusion", lora=2)
+        run, built = tiny_method_run("dmd2", setup, Accelerator(cpu=True))
+        set_seed(5)
+        run.run(2)
+        if stops:
+            run.save(tmp_path)
+            reset_accelerate()
+            torch.manual_seed(3)  # the same teacher
+            setup = tiny_setup("stable-diffusion", lora=2)
+            torch.manual_seed(4)
+            run, built = tiny_method_run("dmd2", setup, Accelerator(cpu=True))
+            run.load(tmp_path)
+        run.run(4)
+        ends.append({**everything(run), "fake": list(built.adversary.discriminator.parameters())})
+    assert not differences(*ends)
+    (folder,) = tmp_path.iterdir()
+    saved = load_state(folder / "state.safetensors")["parts"]
+    network = {n for n in saved["adversary"]["discriminator"] if n.startswith("network.")}
+    assert network == {f"network.{n}" for n in saved["student"]}
+    assert all(".lora_" in name for name in network)
+
+
 def test_an_unknown_method_and_options_that_it_does_not_take() -> None:
     setup = tiny_setup("stable-diffusion")
     with pytest.raises(OptionError, match="no method 'turbo'; there are ladd, add, adversarial, dmd2, lcm, lcm-ladd"):
@@ -192,7 +219,12 @@ def test_an_unknown_method_and_options_that_it_does_not_take() -> None:
         ("add", "dit", {"score_weights": "nfsd"}, "a DiTPipeline is told classes: there is no negative prompt"),
         ("lcm", "sana", {"guidance": (2.0, 4.0)}, "network of a SanaPipeline has no input for a guidance scale"),
         ("lcm", "dit", {"guidance": (2.0, 4.0, 6.0)}, "give one scale, or the least and the greatest"),
-        ("lcm", "stable-diffusion", {"guidance": (0.5, 4.0)}, "the least and the greatest scale, from 1 on"),
+        (
+            "lcm",
+            "stable-diffusion",
+            {"guidance": (0.5, 4.0)},
+            "the least and the greatest scale, finite ones from 1 on",
+        ),
         ("lcm", "stable-diffusion", {"skip": 0}, "skip=0"),
         ("lcm", "stable-diffusion", {"skip": 1000}, "over 1 to 999 timesteps"),
         ("add", "stable-diffusion", {"crop": 5}, "crop=5; a window of 16 x 16 pixels has a side of 2 to 16"),
@@ -224,6 +256,10 @@ def test_an_unknown_method_and_options_that_it_does_not_take() -> None:
             "at least 12 a side, and is shown 8 x 8: build it shallower, or show it",
         ),
         ("dmd2", "stable-diffusion", {"r1_method": "exact"}, r"R1 of dmd2 has weight 0.*Give r1_weight"),
+        ("ladd", "dit", {"r1_weight": float("inf")}, "weight=inf; give a finite number that is not negative"),
+        ("dmd2", "dit", {"denoising_weight": float("inf")}, "Denoising: weight=inf; give a finite number"),
+        ("dmd2", "dit", {"adversary_weight": float("nan")}, "weight=nan; give a finite number that is not negative"),
+        ("ladd", "stable-diffusion", {"blocks": (0, 2, 0)}, r"blocks \[0, 2, 0\]: one is given twice"),
         ("dmd2", "stable-diffusion", {"blocks": (7,)}, r"blocks \[7\]: this UNet2DConditionModel has 5"),
     ],
 )

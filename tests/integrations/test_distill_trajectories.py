@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 from distill_tools import all_digits, tiny_unet
+from pipeline_tools import tiny_family
 from torch import Tensor
 
 import advloss
@@ -21,6 +22,7 @@ from advloss_distill import (
     Trajectories,
     digits,
     follow,
+    merge_lora,
     roll_out,
     step_back,
 )
@@ -208,3 +210,23 @@ def test_a_step_back_that_cannot_be_is_refused(share: float) -> None:
         step_back(tiny_unet(), tiny_unet(), share)
     with pytest.raises(advloss.OptionError, match="as it was built"):
         step_back(tiny_unet(), torch.nn.Linear(2, 2), 0.5)
+
+
+def test_adapters_are_stepped_back_when_they_are_merged() -> None:
+    pipeline, family = tiny_family("sana")
+    student, start = (family.adapted(pipeline.transformer, rank=2) for _ in range(2))
+    with torch.no_grad():
+        for name, weight in student.named_parameters():
+            if "lora_" in name:
+                weight.normal_()
+    before = copy.deepcopy(student.state_dict())
+    for other in (start, copy.deepcopy(student), pipeline.transformer):
+        with pytest.raises(advloss.OptionError, match=r"products of two matrices.* merge both networks first"):
+            step_back(student, other, 0.25)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    end = copy.deepcopy(merge_lora(student))
+    step_back(student, merge_lora(start), 0.25)
+    for moved, own, there in zip(
+        student.parameters(), end.parameters(), pipeline.transformer.parameters(), strict=True
+    ):
+        torch.testing.assert_close(moved, 0.75 * own + 0.25 * there)

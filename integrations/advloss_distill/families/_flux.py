@@ -11,6 +11,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from advloss import OptionError
 from advloss_distill._family import Family, bare
+from advloss_distill._guidance import check_scale
 from advloss_distill._simulation import Conditions
 
 
@@ -33,6 +34,7 @@ class Flux(Family):
 
     def __init__(self, pipeline: Any, *, guidance: float = 3.5, **options: Any) -> None:
         super().__init__(pipeline, **options)
+        check_scale(guidance)
         self.guidance = guidance
         told = pipeline.transformer.config.guidance_embeds
         if not told and not pipeline.scheduler.config.use_dynamic_shifting:

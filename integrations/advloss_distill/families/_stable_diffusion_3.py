@@ -7,6 +7,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from advloss import OptionError
 from advloss_distill._family import Family
 from advloss_distill._simulation import Conditions
 
@@ -19,6 +20,13 @@ class StableDiffusion3(Family):
     predictions = ("flow",)
     takes = ("prompt_embeds", "pooled_prompt_embeds")
     tokens = 77 + 256  # CLIP's and T5's
+
+    def __init__(self, pipeline: Any, *, resolution: int | None = None, **options: Any) -> None:
+        super().__init__(pipeline, resolution=resolution, **options)
+        config, factor = pipeline.transformer.config, self.resolution // self.shape[-1]
+        most = config.pos_embed_max_size * config.patch_size * factor
+        if self.resolution > most:
+            raise OptionError(f"resolution={resolution}; this {self.name} makes images of {most} pixels a side at most")
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)

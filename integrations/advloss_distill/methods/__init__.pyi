@@ -11,6 +11,7 @@ from ._options import add_method_options as add_method_options
 from ._options import method_options as method_options
 from ._options import natural as natural
 from ._options import positive as positive
+from ._options import seed as seed
 from ._options import told_scale as told_scale
 from ._options import used_settings as used_settings
 from ._setup import Method as Method

@@ -28,6 +28,14 @@ def natural(text: str) -> int:
     return number
 
 
+def seed(text: str) -> int:
+    """A whole number of a command line that all random numbers (torch's, NumPy's, of every process) can begin from."""
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 0 to {2**31 - 1}")
+    return number
+
+
 def add_method_options(parser: argparse.ArgumentParser) -> None:
     """``--method`` and what methods take. No option has a default here: those are the methods' own."""
     group = parser.add_argument_group("method", "docs/pipelines.md says which takes which option, and the defaults")

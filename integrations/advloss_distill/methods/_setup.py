@@ -17,7 +17,7 @@ from advloss_distill._distill import Shown
 from advloss_distill._family import Family
 from advloss_distill._guidance import Guidance
 from advloss_distill._noised_data import NoisedData
-from advloss_distill._simulation import BackwardSimulation, Conditions, Data, Path
+from advloss_distill._simulation import BackwardSimulation, Conditions, Data, SamplingPath
 from advloss_distill._student_scheduler import spread
 from advloss_distill._term import Term
 
@@ -50,7 +50,7 @@ class Setup:
     pipeline: Any
     data: Data
     example: Conditions
-    paths: Sequence[Path]
+    paths: Sequence[SamplingPath]
     batch_size: int
     first: float = 0.5
     lora: int = 0
