@@ -297,7 +297,7 @@ def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
     data = LatentData.load(options.data, family, pipeline.vae) if there else stand_in(family, network)
     without_memory(family, pipeline)
     paths = sampling_paths(student_scheduler(family, max(options.steps)), options.steps)
-    method_of(family, pipeline, data.to("meta"), paths, options)
+    method_of(family, pipeline, data, paths, options)
     estimate = estimate_memory(
         family,
         network,

@@ -94,7 +94,7 @@ class LatentData:
         if shape != family.shape:
             raise StateError(f"{path} holds latents {shape}, and the teacher takes {family.size_words()}")
         try:
-            family.check_sizes(data.told)
+            family.check_told(data.told)
         except InputError as error:
             raise InputError(f"{path} is not for this teacher: {error}") from error
         if vae is not None and data.vae is not None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from distill_pipeline_tools import TINY
+from lumina_tools import Lumina, installed, lumina_conditions, tiny_lumina
 from PIL import Image
 from pipeline_tools import ENCODERS, FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_text, tiny_unet
 from safetensors.torch import load_file
@@ -92,6 +93,21 @@ def test_a_dry_run_builds_what_training_does(
     given = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "none", *TINY, "--resolution")
     assert here(*given, FAMILIES[name].side, "--method", method, *options, "--dry-run") == 0
     assert "GB" in capsys.readouterr().out
+
+
+def test_a_strangers_family_is_trained_and_counted(
+    tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path, monkeypatch)
+    pipeline = tiny_lumina()
+    pipeline.save_pretrained(tmp_path / "teacher")
+    data = tmp_path / "data.safetensors"
+    LatentData(torch.randn(6, *Lumina(pipeline, resolution=64).shape), lumina_conditions(6)).save(data)
+    given = ("train", "--teacher", tmp_path / "teacher", "--data", data, "--out", tmp_path / "out", *TINY)
+    given = (*given, "--resolution", 64, "--validate-every", 0)
+    assert here(*given, "--dry-run") == 0
+    assert "GB" in capsys.readouterr().out
+    assert here(*given) == 0
 
 
 def test_data_of_another_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:

@@ -19,6 +19,7 @@ class StableDiffusion3(Family):
     predictions = ("flow",)
     takes = ("prompt_embeds", "pooled_prompt_embeds")
     tokens = 77 + 256  # CLIP's and T5's
+    widths = (("prompt_embeds", "joint_attention_dim"), ("pooled_prompt_embeds", "pooled_projection_dim"))
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)
