@@ -218,7 +218,6 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     )
     check_disk(options.out, distillation, pipeline)
     settings = {name: value for name, value in vars(options).items() if name not in MAY_CHANGE}
-    settings["teacher"] = Path(options.teacher).name
     distillation.begin(options.out / "checkpoints", resume=options.resume, settings=settings)
     if not run(distillation, options, validation):
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")

@@ -294,6 +294,30 @@ def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: C
     assert here(*given, "--resume", *watched) == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--lora", 2), ("--lora", 2, "--method", "dmd2"), ("--half-teacher",)])
+def test_a_run_is_resumed_with_the_teacher_that_it_was_begun_with(
+    options: tuple[object, ...], tmp_path: Path, here: Callable[..., int]
+) -> None:
+    pipeline = tiny_pipeline("dit")
+    for folder in ("begun", "moved"):
+        pipeline.save_pretrained(tmp_path / folder / "teacher")
+    with torch.no_grad():
+        for parameter in pipeline.transformer.parameters():
+            parameter.mul_(1.5 if parameter.ndim > 1 else 1)
+    pipeline.save_pretrained(tmp_path / "other" / "teacher")
+    (tmp_path / "moved" / "teacher").rename(tmp_path / "moved" / "renamed")
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    given = ("train", "--data", data, "--out", out, *TINY, "--validate-every", 0, *options)
+    assert here(*given, "--teacher", tmp_path / "begun" / "teacher") == 0
+    with pytest.raises(
+        advloss.StateError,
+        match=r"otherwise: the digest of the teacher's weights was [0-9a-f]{16}, and is [0-9a-f]{16}",
+    ):
+        here(*given, "--teacher", tmp_path / "other" / "teacher", "--resume", "--iterations", 3)
+    assert here(*given, "--teacher", tmp_path / "moved" / "renamed", "--resume", "--iterations", 3) == 0
+
+
 def test_tokens_of_another_width_are_named_on_resuming(tmp_path: Path, here: Callable[..., int]) -> None:
     pipeline, family = tiny_family("stable-diffusion")
     pipeline.save_pretrained(tmp_path / "teacher")

@@ -186,11 +186,20 @@ def test_data_are_known_by_what_they_hold() -> None:
     order = torch.tensor([0, 2, 1, 3])
     others = [
         LatentData(latents + torch.eye(8) * 1e-6, told),
+        LatentData(latents.flip(-1), told),
+        LatentData(latents.transpose(-1, -2), told),
         LatentData(latents[order], {name: value[order] for name, value in told.items()}),
         LatentData(latents, {**told, "prompt_embeds": told["prompt_embeds"].half()}),
         LatentData(latents, {**told, "prompt_attention_mask": 1 - told["prompt_attention_mask"]}),
     ]
-    assert len({known, *(data.digest() for data in others)}) == 5
+    assert len({known, *(data.digest() for data in others)}) == 7
+
+
+def test_a_digest_is_of_all_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = LatentData(torch.randn(5, 4, 8, 8), {"class_labels": torch.arange(5)})
+    known = data.digest()
+    monkeypatch.setattr("advloss_distill._latent_data.CHUNK", 2 * 4 * 8 * 8)
+    assert data.digest() == known
 
 
 def weights_of_a_trained_vae() -> Any:
