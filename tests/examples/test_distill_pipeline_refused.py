@@ -80,6 +80,43 @@ def test_a_dry_run_refuses_what_training_does(
         here("train", "--teacher", teacher, "--data", data, *TINY, *options, "--dry-run")
 
 
+@pytest.mark.parametrize("run", [(), ("--dry-run",)], ids=["training", "dry run"])
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (("--images", "nowhere"), "there is no image in .*nowhere"),
+        (("--images", "untold"), "1 of 1 images have no caption"),
+        (("--images", "broken"), "1 of 1 images could not be read"),
+        (("--shards", "nowhere/*.tar"), "no file is named .*nowhere"),
+        (("--data", "data.safetensors", "--validation-prompts", "nowhere"), "No such file .*nowhere"),
+        (("--data", "data.safetensors", "--validation-prompts", "unknown"), "'gose' is none of them; near it: goose"),
+        (("--data", "unknown.safetensors"), "knows 1000 classes, 0 to 999, and 1 of 6 samples"),
+    ],
+    ids=lambda given: "".join(given) if isinstance(given, tuple) else "",
+)
+def test_a_dry_run_looks_at_what_is_given(
+    given: tuple[str, ...],
+    error: str,
+    run: tuple[str, ...],
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("untold", "broken"):
+        Path(folder).mkdir()
+        Path(folder, "a.png").write_bytes(b"no image")
+    Path("broken", "a.txt").write_text("goose")
+    Path("unknown").write_text("goose\ngose\n")
+    labels = torch.arange(6)
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": labels}).save(Path("data.safetensors"))
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": 200 * labels}).save(Path("unknown.safetensors"))
+    with pytest.raises((advloss.AdvlossError, OSError), match=error):
+        here("train", "--teacher", teacher, *given, *TINY, "--validate-every", 1, *run)
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 @pytest.mark.parametrize("method", ["add", "dmd2", "lcm-ladd"])
 def test_a_dry_run_builds_what_training_does(
@@ -131,11 +168,13 @@ def test_guidance_without_a_text_encoder(tmp_path: Path, here: Callable[..., int
     both = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "data.safetensors", *TINY)
     with pytest.raises(advloss.OptionError, match="loaded without its text encoder"):
         here(*both, "--out", tmp_path / "out", "--method", "lcm", "--guidance", 3, 9)
-    with pytest.raises(advloss.OptionError, match=r"guidance_scale=7\.5: take 1 .*--validation-guidance 1.*-every 0"):
-        here(*both, "--out", tmp_path / "out", "--validate-every", 1)
     (tmp_path / "prompts.txt").write_text("a goose\n")
-    with pytest.raises(advloss.OptionError, match="this StableDiffusionPipeline has no text encoder"):
-        here(*both, "--validate-every", 1, "--validation-guidance", 1, "--validation-prompts", tmp_path / "prompts.txt")
+    both = (*both, "--out", tmp_path / "out", "--validate-every", 1)
+    for run in ((), ("--dry-run",)):
+        with pytest.raises(advloss.OptionError, match=r"scale=7\.5: take 1 .*--validation-guidance 1.*-every 0"):
+            here(*both, *run)
+        with pytest.raises(advloss.OptionError, match="this StableDiffusionPipeline has no text encoder"):
+            here(*both, "--validation-guidance", 1, "--validation-prompts", tmp_path / "prompts.txt", *run)
 
 
 @pytest.mark.parametrize("method", ["lcm", "ladd", "dmd2", "adversarial"])
