@@ -48,6 +48,8 @@ from advloss_distill import (
     check_precision,
     check_prediction,
     check_settings,
+    check_sources,
+    check_validation,
     create_repository,
     encode,
     encode_prompts,
@@ -55,6 +57,7 @@ from advloss_distill import (
     family_of,
     load_pipeline,
     optimizer_of,
+    pictured,
     push_folder,
     read_curves,
     read_prompts,
@@ -129,14 +132,9 @@ def training_data(family: Family, pipeline, options: argparse.Namespace, device:
 
 
 def validation_of(family: Family, pipeline, data, options: argparse.Namespace, accelerator: Accelerator):
-    """Pictures of some prompts, or of some of the data; in one process."""
-    if not (0 < options.validate_every <= options.iterations and accelerator.is_main_process):
+    """Pictures, in one process."""
+    if not accelerator.is_main_process or (told := pictured(family, pipeline, data, options)) is None:
         return None
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(options.seed)
-        told = data.conditions(options.pictures)
-        if options.validation_prompts:
-            told = encode_prompts(family, pipeline, read_prompts(options.validation_prompts))
     return Validation(
         family,
         pipeline,
@@ -219,7 +217,6 @@ def train(family: Family, pipeline, options: argparse.Namespace) -> int:
     )
     check_disk(options.out, distillation, pipeline)
     settings = {name: value for name, value in vars(options).items() if name not in MAY_CHANGE}
-    settings["teacher"] = Path(options.teacher).name
     distillation.begin(options.out / "checkpoints", resume=options.resume, settings=settings)
     if not run(distillation, options, validation):
         accelerator.print(f"stopped after iteration {distillation.iteration}; go on with --resume")
@@ -293,12 +290,14 @@ def card(options: argparse.Namespace) -> Card:
 
 def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
     """What the chosen settings need, computed with tensors that have no memory; refuses what training would."""
+    check_sources(options, family.resolution)
     accelerator = accelerator_of(family, pipeline, options)
     network, there = family.network(pipeline), options.data and options.data.is_file()
     data = LatentData.load(options.data, family, pipeline.vae) if there else stand_in(family, network)
+    check_validation(family, pipeline, data, options)
     without_memory(family, pipeline)
     paths = sampling_paths(student_scheduler(family, max(options.steps)), options.steps)
-    method_of(family, pipeline, data.to("meta"), paths, options)
+    method_of(family, pipeline, data, paths, options)
     estimate = estimate_memory(
         family,
         network,

@@ -63,6 +63,7 @@ from ._simulation import Data as Data
 from ._simulation import SamplingPath as SamplingPath
 from ._sources import add_sources as add_sources
 from ._sources import captioned as captioned
+from ._sources import check_sources as check_sources
 from ._step_back import step_back as step_back
 from ._student_scheduler import sampling_paths as sampling_paths
 from ._student_scheduler import spread as spread
@@ -76,4 +77,6 @@ from ._trajectories import Trajectories as Trajectories
 from ._trajectories import follow as follow
 from ._trajectories import roll_out as roll_out
 from ._validation import Validation as Validation
+from ._validation import check_validation as check_validation
+from ._validation import pictured as pictured
 from .hookspecs import hookimpl as hookimpl

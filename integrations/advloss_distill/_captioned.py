@@ -93,8 +93,7 @@ class CaptionedImages:
             PluginError: the package `datasets` is missing.
             InputError: there are no such files or columns, they are damaged, or a sample has no caption.
         """
-        if not (shards := sorted(glob.glob(pattern))):
-            raise InputError(f"no file is named {pattern!r}: give webdataset shards, such as 'data/*.tar'")
+        shards = find_shards(pattern)
         rows = _load("webdataset", "train", {"data_files": {"train": shards}}, shown=pattern)
         if image_column is None:
             found = [column for column, feature in rows.features.items() if type(feature).__name__ == "Image"]
@@ -169,6 +168,17 @@ class CaptionedImages:
         if len(self.skipped) == self._count:
             raise InputError(self.account())
         return None
+
+
+def find_shards(pattern: str) -> list[str]:
+    """The files of this name.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not (shards := sorted(glob.glob(pattern))):
+        raise InputError(f"no file is named {pattern!r}: give webdataset shards, such as 'data/*.tar'")
+    return shards
 
 
 def _square(file: Any, side: int) -> Tensor:

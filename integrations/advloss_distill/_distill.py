@@ -27,6 +27,7 @@ from advloss_distill._score import ScoreDistillation
 from advloss_distill._sharded import Gathered, gathered_copy, is_sharded, prepare_sharding
 from advloss_distill._simulation import BackwardSimulation, Conditions, Data
 from advloss_distill._term import Made, Term
+from advloss_distill._weights_digest import weights_digest
 
 Inputs = BackwardSimulation | NoisedData | AnyTimestep
 Shown = Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor, Any]]
@@ -204,17 +205,19 @@ class Distillation:
         """Go on from the newest checkpoint, or make sure that there is none yet. Call it in every process, before `run`.
 
         What the run is begun with is kept in `folder`, and compared when it is resumed: a checkpoint brings its own rates,
-        whatever the optimizer was built with, and samples that were made for its own data.
+        whatever the optimizer was built with, samples that were made for its own data, and an adapter that is nothing without
+        the weights it was trained on.
 
         Args:
             settings: of the run: text, numbers, and lists of them. Mixed precision is added, and of the data size, shapes, and
-                `digest()` where they have one.
+                `digest()` where they have one, and a digest of the teacher's weights.
 
         Raises:
-            advloss.StateError: there are checkpoints of another run, or none to resume from; they do not fit, or settings or data
-                differ. Nothing has changed.
+            advloss.StateError: there are checkpoints of another run, or none to resume from; they do not fit, or settings, data
+                or the teacher differ. Nothing has changed.
         """
         settings = {**(settings or {}), "mixed_precision": self.accelerator.mixed_precision, **self._shapes()}
+        settings["the digest of the teacher's weights"] = weights_digest(self.teacher)
         if resume:
             compare(folder, settings)
             self.load(folder)

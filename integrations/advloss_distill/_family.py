@@ -17,6 +17,7 @@ from advloss_distill._diffusion import Diffusion, Prediction
 from advloss_distill._lora import add_lora
 from advloss_distill._renoising import Renoising, UniformRenoising
 from advloss_distill._simulation import Conditions
+from advloss_distill._weightless import built, quiet, weightless, without_floats
 
 OF_STUDENTS = ("LCMScheduler", "TCDScheduler", "SCMScheduler", "FlowMatchLCMScheduler")
 
@@ -39,6 +40,7 @@ class Family(Denoiser):
         predictions: what the networks of this family may predict.
         takes: the conditions that a call needs.
         tokens: of a prompt, as the pipeline's call encodes it by default.
+        widths: pairs of a condition and of where the network's configuration says how wide its embeddings are.
         shape: of one sample, latents `(C, H, W)`.
         size: arguments of the pipeline's call for images of `resolution`; empty where it takes none.
         adapter_guidance: the `guidance_scale` to call the teacher's pipeline with, once a student's adapter is in it.
@@ -52,6 +54,7 @@ class Family(Denoiser):
     predictions: ClassVar[tuple[Prediction, ...]]
     takes: ClassVar[tuple[str, ...]]
     tokens: ClassVar[int] = 77
+    widths: ClassVar[tuple[tuple[str, str], ...]] = ()
     adapter_guidance = 0.0
 
     def __init__(
@@ -217,23 +220,77 @@ class Family(Denoiser):
                 f"{', '.join(sorted(condition)) or 'nothing'}). family.encode(pipeline, prompts) makes them of prompts"
             )
 
-    @torch.no_grad()
-    def check_sizes(self, condition: Conditions) -> None:
-        """Raise InputError unless the network can be told tensors of these sizes: it is asked, without weights or memory."""
+    def example(self, network: Any, count: int = 1, tokens: int | None = None) -> Conditions:
+        """Conditions of `count` samples as `network` takes them, of no meaning: memory is counted and data are compared by them.
+
+        Args:
+            tokens: of a prompt; None takes as many as the pipeline encodes.
+
+        Raises:
+            OptionError: nothing says how wide an embedding is. `widths` does, or a method of one's own in place of this one.
+        """
+        length, config, told = self.tokens if tokens is None else tokens, bare(network).config, {}
+        for name in self.takes:
+            width = config.get(dict(self.widths).get(name, ""))
+            if name == "prompt_attention_mask":
+                told[name] = torch.ones(count, length, dtype=torch.long)
+            elif width is not None:
+                told[name] = torch.zeros(count, *([length] if name == "prompt_embeds" else []), width)
+            else:
+                raise OptionError(
+                    f"nothing says how wide {name} of a {self.name} are: give the family {type(self).__name__} widths = "
+                    f"(({name!r}, ...),), with the name that its network's configuration has for it, or a method example()"
+                )
+        return told
+
+    def check_told(self, condition: Conditions) -> None:
+        """Raise InputError unless the network can be told `condition`, all in it: tensors of these kinds and sizes, these classes.
+
+        It is asked about the first two samples, without weights or memory. A network that cannot be asked this way, since it
+        takes no `example` either, is not asked.
+        """
         self.check(condition)
-        kind, config = self._built
-        with torch.device("meta"):
-            network = kind.from_config(config).to("meta")
-            asked = torch.zeros(1, *self.shape), torch.zeros(1, dtype=torch.long)
-        told = {name: value[:1].to("meta") for name, value in condition.items()}
+        network = built(*self._built)
+        given = {name: value[:2] for name, value in condition.items()}
+        if (refusal := self._refusal(network, given)) is not None:
+            try:
+                taken = self.example(network, 2)
+            except OptionError:
+                return
+            if self._refusal(network, taken) is None:
+                raise InputError(
+                    f"the network of this {self.name} cannot be told, of a sample, {self._sizes(given)} ({refusal}). It can be told, "
+                    f"for example, {self._sizes(taken)}: make them anew with this teacher (distill_pipeline.py cache)"
+                ) from refusal
+        self._check_classes(network, condition)
+
+    def _refusal(self, network: nn.Module, told: Conditions) -> Exception | None:
+        """Why a network without memory has no answer for what it is told; None where it has one."""
+        count = len(told[self.takes[0]])
+        with weightless():
+            noisy = torch.zeros(count, *self.shape)
         try:
-            self.answer(network, *asked, told)
-        except (RuntimeError, ValueError) as error:
-            sizes = ", ".join(f"{name} {tuple(told[name].shape[1:])}" for name in self.takes)
+            with quiet():
+                self.answer(network, noisy, torch.zeros(count, dtype=torch.long), without_floats(told))
+        except Exception as error:  # networks raise of all kinds
+            return error
+        return None
+
+    def _sizes(self, told: Conditions) -> str:
+        """Shape and type of each condition of a sample, for an error."""
+        return ", ".join(f"{n} {tuple(told[n].shape[1:])} in {str(told[n].dtype)[6:]}" for n in self.takes)
+
+    def _check_classes(self, network: nn.Module, condition: Conditions) -> None:
+        if (count := self.num_classes(network)) is None:
+            return
+        with torch.random.fork_rng(devices=[]):
+            labels = self.judged(condition, torch.zeros(1, dtype=torch.long))["class"]
+        if len(rows := ((labels < 0) | (labels >= count)).nonzero().flatten()):
             raise InputError(
-                f"the network of this {self.name} cannot be told {sizes} of a sample ({error}). They are of another model's text "
-                "encoders: make them anew with this teacher's (distill_pipeline.py cache)"
-            ) from error
+                f"this {self.name} knows {count} classes, 0 to {count - 1}, and {len(rows)} of {len(labels)} samples are of others, such "
+                f"as {int(labels[rows[0]])} in row {int(rows[0])}, counted from 0: make them anew with this teacher "
+                "(distill_pipeline.py cache), or leave these samples out"
+            )
 
     @torch.no_grad()
     def to_latents(self, vae: Any, images: Tensor) -> Tensor:

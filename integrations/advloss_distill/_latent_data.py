@@ -22,6 +22,7 @@ from advloss_distill._simulation import Conditions
 SHOWN = 5  # rows in a message
 WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Whole numbers by their bytes."""
+CHUNK = 2**24  # numbers that are weighted at a time
 
 
 @final
@@ -95,7 +96,7 @@ class LatentData:
         if shape != family.shape:
             raise StateError(f"{path} holds latents {shape}, and the teacher takes {family.size_words()}")
         try:
-            family.check_sizes(data.told)
+            family.check_told(data.told)
         except InputError as error:
             raise InputError(f"{path} is not for this teacher: {error}") from error
         if vae is not None and data.vae is not None:
@@ -271,6 +272,8 @@ def _together(parts: Sequence[LatentData], pipeline: Any) -> LatentData:
 
 
 def _checksum(values: Tensor) -> int:
-    """Over the bits, each row's times its number: of whole numbers, whose sums come out alike in any order."""
-    rows = values.reshape(len(values), -1).view(WHOLE[values.itemsize]).sum(1, dtype=torch.int64)
-    return int((rows * torch.arange(1, len(rows) + 1, device=rows.device)).sum())
+    """Over the bits, each weighted by its row and its place in it: of whole numbers, whose sums come out alike in any order."""
+    rows = values.reshape(len(values), -1).view(WHOLE[values.itemsize])
+    places = 2 * torch.arange(rows.shape[1], device=rows.device) + 1  # odd, so that no bit is lost where they overflow
+    parts = [(some * places).sum(1) for some in rows.split(max(1, CHUNK // max(1, rows.shape[1])))]
+    return int((torch.cat(parts) * torch.arange(1, len(rows) + 1, device=rows.device)).sum())

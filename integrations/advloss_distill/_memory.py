@@ -1,28 +1,21 @@
-"""How much memory a distillation takes, counted on tensors that have none.
-
-They are torch's fake tensors: of the device ``meta`` underneath, but attention takes its fused kernel, as on a real device.
-"""
+"""How much memory a distillation takes, counted on tensors that have none."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from advloss import OptionError
 from advloss_distill._family import Family
 from advloss_distill._latent_data import LatentData
-from advloss_distill._simulation import Conditions
+from advloss_distill._weightless import asking, built, emptied, weightless, without_floats
 
-WIDTHS = {  # where a network's configuration says how wide a condition is
-    "prompt_embeds": ("cross_attention_dim", "joint_attention_dim", "caption_channels"),
-    "pooled_prompt_embeds": ("pooled_projection_dim",),
-}
 Judged = Literal["teacher", "copy", "images", "nothing"]
 
 
@@ -87,31 +80,29 @@ def estimate_memory(
         judged_by: what the adversary's gradient goes through: the teacher (LADD), a copy of it that trains as a whole (DMD2's fake
             score, which looks at fakes, reals and fakes to denoise before one backward), decoded images, or nothing large.
         vae: whose decoder makes the images; `crop` and `chunk` as `Pixels` has them.
+
+    Raises:
+        OptionError: the images' VAE is missing; the configuration does not say what the network is told (`Family.example`); or
+            the network's forward depends on what its weights make of their inputs, so that nothing can be counted.
     """
-    kind: Any = type(network)
-    tokens = family.tokens if tokens is None else tokens
-    with torch.device("meta"):
-        teacher = kind.from_config(network.config).requires_grad_(False)
-        student: Any = family.adapted(teacher, lora) if lora else family.student(teacher)
+    teacher: Any = built(type(network), network.config)
+    student = _student(family, teacher, lora)
     judge = judged = 0
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in student.parameters())
-    with FakeTensorMode():
-        if judged_by == "copy":
-            judge = 4 * everything + (4 + 2 * bytes_a_moment) * trained
-            judged = 3 * _kept(family, _faked(student), batch_size, tokens, inputs_need_gradients=False)
-        elif judged_by == "teacher":
-            judged = _kept(family, _faked(teacher), batch_size, tokens, inputs_need_gradients=True)
-        elif judged_by == "images":
-            if vae is None:
-                raise OptionError(
-                    f"this {family.name} was loaded without its VAE, and images are made by it: give vae="
-                )
-            judge = 4 * sum(p.numel() for p in vae.parameters())
-            judged = _decoded(family, vae, min(batch_size, chunk or batch_size), crop)
-        if gradient_checkpointing:
-            student.enable_gradient_checkpointing()
-        kept = _kept(family, _faked(student), batch_size, tokens, inputs_need_gradients=False)
+    if judged_by == "copy":
+        judge = 4 * everything + (4 + 2 * bytes_a_moment) * trained
+        judged = 3 * _kept(family, student, batch_size, tokens, inputs_need_gradients=False)
+    elif judged_by == "teacher":
+        judged = _kept(family, teacher, batch_size, tokens, inputs_need_gradients=True)
+    elif judged_by == "images":
+        if vae is None:
+            raise OptionError(f"this {family.name} was loaded without its VAE, and images are made by it: give vae=")
+        judge = 4 * sum(p.numel() for p in vae.parameters())
+        judged = _decoded(family, vae, min(batch_size, chunk or batch_size), crop)
+    if gradient_checkpointing:
+        student.enable_gradient_checkpointing()
+    kept = _kept(family, student, batch_size, tokens, inputs_need_gradients=False)
     # the adversary runs under autocast, whatever the teacher is kept in; a decoder never does (`Pixels`)
     halved = {"teacher": half_teacher or half_activations, "copy": half_activations}.get(judged_by, False)
     return Memory(
@@ -134,37 +125,33 @@ def without_memory(family: Family, pipeline: Any) -> None:
 
 
 def stand_in(family: Family, network: nn.Module) -> LatentData:
-    """A sample of the family's sizes, without memory, for data that are not there yet."""
-    return LatentData(torch.zeros(1, *family.shape), _conditions(family, network, 1, family.tokens)).to("meta")
+    """A sample of the family's sizes, for data that are not there yet."""
+    return LatentData(torch.zeros(1, *family.shape), family.example(network))
 
 
-def _faked(network: nn.Module) -> nn.Module:
-    """`network` with fake tensors in place of its own."""
-    for module in network.modules():
-        for name, p in module._parameters.items():
-            if p is not None:
-                module._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-    return network
+def _student(family: Family, teacher: nn.Module, lora: int) -> Any:
+    """Of a teacher without memory, without memory, too."""
+    with torch.device("meta"), warnings.catch_warnings():  # an adapter's weights are made there
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by torch's own deepcopy
+        student = family.adapted(teacher, lora) if lora else family.student(teacher)
+    return emptied(student)
 
 
-def _kept(family: Family, network: nn.Module, count: int, tokens: int, inputs_need_gradients: bool) -> int:
+def _kept(family: Family, network: nn.Module, count: int, tokens: int | None, inputs_need_gradients: bool) -> int:
     """Bytes that one forward of `count` samples keeps, parameters left out."""
-    noisy = torch.zeros(count, *family.shape, requires_grad=inputs_need_gradients)
+    with weightless():
+        noisy = torch.zeros(count, *family.shape, requires_grad=inputs_need_gradients)
     timesteps = torch.zeros(count, dtype=torch.long)
-    conditions = _conditions(family, network, count, tokens)
-    return _keeps(network, lambda: family.output(network, noisy, timesteps, conditions))
+    told = without_floats(family.example(network, count, tokens))
+    return _keeps(network, lambda: family.output(network, noisy, timesteps, told))
 
 
 def _decoded(family: Family, vae: Any, count: int, crop: int | None) -> int:
     """Bytes that decoding `count` samples keeps for the gradient by them."""
-    with torch.device("meta"):
-        decoder = type(vae).from_config(vae.config).requires_grad_(False).eval()
-    decoder = _faked(decoder)
+    decoder = built(type(vae), vae.config).eval()
     side = family.shape[-1] * (crop or family.resolution) // family.resolution
-    latents = torch.zeros(count, family.shape[0], side, side, requires_grad=True)
+    with weightless():
+        latents = torch.zeros(count, family.shape[0], side, side, requires_grad=True)
     return _keeps(decoder, lambda: family.to_images(decoder, latents))
 
 
@@ -178,25 +165,7 @@ def _keeps(network: nn.Module, forward: Callable[[], Tensor]) -> int:
             found[storage._cdata] = (tensor, storage.nbytes())  # holding it keeps its place its own
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with asking(network), saved_tensors_hooks(keep, lambda tensor: tensor):
         output = forward()
     del output
     return sum(size for _, size in found.values())
-
-
-def _conditions(family: Family, network: Any, count: int, tokens: int) -> Conditions:
-    """Conditions of the shapes that the network's configuration asks for."""
-    made: Conditions = {}
-    for name in family.takes:
-        widths = [network.config[key] for key in WIDTHS.get(name, ()) if network.config.get(key)]
-        if name == "prompt_embeds":
-            made[name] = torch.zeros(count, tokens, widths[-1])
-        elif name == "prompt_attention_mask":
-            made[name] = torch.ones(count, tokens)
-        elif name == "pooled_prompt_embeds":
-            sizes = network.config.get("projection_class_embeddings_input_dim")
-            width = widths[0] if widths else sizes - 6 * network.config.addition_time_embed_dim
-            made[name] = torch.zeros(count, width)
-        else:
-            made[name] = torch.zeros(count, dtype=torch.long)
-    return made

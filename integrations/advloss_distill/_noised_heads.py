@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from advloss import Condition, InputError
 from advloss_distill._blocks import block_names, block_outputs
 from advloss_distill._family import Family
 from advloss_distill._simulation import Conditions
+from advloss_distill._weightless import asking, built
 
 FREQUENCIES = 32
 
@@ -53,10 +55,7 @@ class NoisedHeads(nn.Module, ABC):
             self.num_steps = num_steps
         told = 0 if text is None else text.shape[1]
         device = next(network.parameters()).device
-        with torch.no_grad():
-            zeros = torch.zeros(1, *family.shape, device=device)
-            features = self._features(zeros, torch.zeros(1, dtype=torch.long, device=device), example)
-        heads = (_Head(f.shape[1], width, told, num_classes, num_steps) for f in features)
+        heads = (_Head(f.shape[1], width, told, num_classes, num_steps) for f in self._sizes(example))
         self.heads = nn.ModuleList(heads).to(device)
 
     @abstractmethod
@@ -90,13 +89,24 @@ class NoisedHeads(nn.Module, ABC):
         text, labels, steps = self.family.text(condition), condition.get("class"), condition.get("time")
         return [head(f, level, text, labels, steps) for head, f in zip(self.heads, tokens, strict=True)]
 
-    def _features(self, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> list[Tensor]:
+    @torch.no_grad()
+    def _sizes(self, example: Conditions) -> list[Tensor]:
+        """`_features` of no meaning, also by a network on the device ``meta``."""
+        network: Any = self._network
+        if next(network.parameters()).device.type == "meta":
+            network = built(type(network), network.config)
+        zeros = torch.zeros(1, *self.family.shape, device=next(network.parameters()).device)
+        timesteps = torch.zeros(1, dtype=torch.long, device=zeros.device)
+        with asking(network):
+            return self._features(zeros, timesteps, example, network)
+
+    def _features(
+        self, noisy: Tensor, timesteps: Tensor, condition: Conditions, network: nn.Module | None = None
+    ) -> list[Tensor]:
         """`(N, C, L)` after each block, without a graph unless `noisy` or the network has one."""
+        asked = self._network if network is None else network
         return block_outputs(
-            self._network,
-            self.names,
-            self.family.feature,
-            lambda: self.family.answer(self._network, noisy, timesteps, condition),
+            asked, self.names, self.family.feature, lambda: self.family.answer(asked, noisy, timesteps, condition)
         )
 
 

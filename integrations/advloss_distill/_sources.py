@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from advloss_distill._captioned import CaptionedImages
+from advloss_distill._captioned import CaptionedImages, find_shards
 
 
 def add_sources(parser: argparse.ArgumentParser) -> Any:
@@ -30,3 +30,11 @@ def captioned(options: argparse.Namespace, side: int) -> CaptionedImages:
     if options.shards:
         return CaptionedImages.from_shards(options.shards, side, **columns)
     return CaptionedImages.from_dataset(options.dataset, side, split=options.split, **columns)
+
+
+def check_sources(options: argparse.Namespace, side: int) -> None:
+    """Raise InputError where `captioned` would, as far as that is known without loading a data set or shards."""
+    if options.images:
+        next(iter(captioned(options, side)))
+    elif options.shards:
+        find_shards(options.shards)

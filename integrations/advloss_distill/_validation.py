@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from advloss import OptionError
+from advloss_distill._captioned import read_prompts
 from advloss_distill._denoiser import sample
 from advloss_distill._family import Family, check_vae
-from advloss_distill._latent_data import check_sampling, own_guidance, sample_latents
-from advloss_distill._simulation import Conditions
+from advloss_distill._latent_data import check_sampling, encode_prompts, own_guidance, sample_latents
+from advloss_distill._simulation import Conditions, Data
 
 SMALLEST, LARGEST = 96, 384  # pixels a side of an image in the picture
 
@@ -63,11 +65,8 @@ class Validation:
         self.count, self.seed = len(next(iter(condition.values()))), seed
         if student_guidance is not None:
             self.condition["guidance"] = torch.full((self.count,), student_guidance, device=self.device)
-        scale = own_guidance(pipeline) if guidance_scale is None else guidance_scale
-        check_sampling(pipeline, scale, teacher_steps)
-        vae = getattr(pipeline, "vae", None)
-        check_vae(vae, family.name, "pictures are decoded by it: load it, too, or make none (--validate-every 0)")
-        negative = self._negative(scale) if scale > 1 else {}
+        scale, negative = _asked(family, pipeline, self.count, guidance_scale, teacher_steps)
+        negative = {name: value.to(self.device) for name, value in negative.items()}
         alone = copy.copy(pipeline)  # text encoders, which can be larger than all else, stay where they are
         alone.register_modules(**{name: None for name in pipeline.components if name.startswith("text_encoder")})
         with torch.random.fork_rng(), _moved([family.network(pipeline), pipeline.vae], self.device):
@@ -113,16 +112,6 @@ class Validation:
                 form = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 tracker.log_images({"validation": pixels}, step=iteration, **form)
 
-    def _negative(self, guidance_scale: float) -> dict[str, Any]:
-        try:
-            negative = self.family.negative(self.pipeline, self.count)
-        except OptionError as error:
-            raise OptionError(
-                f"{error}. It is for the teacher's pictures, with guidance_scale={guidance_scale:g}: take 1 "
-                "(--validation-guidance 1), or no pictures (--validate-every 0)"
-            ) from error
-        return {name: value.to(self.device) for name, value in negative.items()}
-
     def _generator(self) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(self.seed)
 
@@ -131,6 +120,47 @@ class Validation:
         vae = self.pipeline.vae
         images = [self.family.to_images(vae, latent.to(next(vae.parameters()).dtype)) for latent in latents.split(1)]
         return torch.cat(images).float().clamp(-1, 1).cpu()
+
+
+@torch.no_grad()
+def pictured(family: Family, pipeline: Any, data: Data, options: argparse.Namespace) -> Conditions | None:
+    """What a command line has pictures made for, prompts or some of the data; None where it has none made.
+
+    Torch's global random numbers are left as they are.
+    """
+    if not 0 < options.validate_every <= options.iterations:
+        return None
+    if options.validation_prompts:
+        return encode_prompts(family, pipeline, read_prompts(options.validation_prompts))
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        return data.conditions(options.pictures)
+
+
+def check_validation(family: Family, pipeline: Any, data: Data, options: argparse.Namespace) -> None:
+    """Raise an error where `pictured` or a `Validation` would; the teacher is not asked for its pictures."""
+    if pictured(family, pipeline, data, options) is not None:
+        _asked(family, pipeline, 1, options.validation_guidance, options.teacher_steps)
+
+
+@torch.no_grad()
+def _asked(
+    family: Family, pipeline: Any, count: int, guidance_scale: float | None, steps: int
+) -> tuple[float, dict[str, Any]]:
+    """The teacher's scale, and what its pipeline is told beside `count` conditions, so that it can guide."""
+    scale = own_guidance(pipeline) if guidance_scale is None else guidance_scale
+    check_sampling(pipeline, scale, steps)
+    vae = getattr(pipeline, "vae", None)
+    check_vae(vae, family.name, "pictures are decoded by it: load it, too, or make none (--validate-every 0)")
+    if scale <= 1:
+        return scale, {}
+    try:
+        return scale, family.negative(pipeline, count)
+    except OptionError as error:
+        raise OptionError(
+            f"{error}. It is for the teacher's pictures, with guidance_scale={scale:g}: take 1 "
+            "(--validation-guidance 1), or no pictures (--validate-every 0)"
+        ) from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 from distill_pipeline_tools import TINY
+from lumina_tools import Lumina, installed, lumina_conditions, tiny_lumina
 from PIL import Image
 from pipeline_tools import ENCODERS, FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_text, tiny_unet
 from safetensors.torch import load_file
@@ -81,6 +82,43 @@ def test_a_dry_run_refuses_what_training_does(
         here("train", "--teacher", teacher, "--data", data, *TINY, *options, "--dry-run")
 
 
+@pytest.mark.parametrize("run", [(), ("--dry-run",)], ids=["training", "dry run"])
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (("--images", "nowhere"), "there is no image in .*nowhere"),
+        (("--images", "untold"), "1 of 1 images have no caption"),
+        (("--images", "broken"), "1 of 1 images could not be read"),
+        (("--shards", "nowhere/*.tar"), "no file is named .*nowhere"),
+        (("--data", "data.safetensors", "--validation-prompts", "nowhere"), "No such file .*nowhere"),
+        (("--data", "data.safetensors", "--validation-prompts", "unknown"), "'gose' is none of them; near it: goose"),
+        (("--data", "unknown.safetensors"), "knows 1000 classes, 0 to 999, and 1 of 6 samples"),
+    ],
+    ids=lambda given: "".join(given) if isinstance(given, tuple) else "",
+)
+def test_a_dry_run_looks_at_what_is_given(
+    given: tuple[str, ...],
+    error: str,
+    run: tuple[str, ...],
+    teacher: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("untold", "broken"):
+        Path(folder).mkdir()
+        Path(folder, "a.png").write_bytes(b"no image")
+    Path("broken", "a.txt").write_text("goose")
+    Path("unknown").write_text("goose\ngose\n")
+    labels = torch.arange(6)
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": labels}).save(Path("data.safetensors"))
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": 200 * labels}).save(Path("unknown.safetensors"))
+    with pytest.raises((advloss.AdvlossError, OSError), match=error):
+        here("train", "--teacher", teacher, *given, *TINY, "--validate-every", 1, *run)
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 @pytest.mark.parametrize("method", ["add", "dmd2", "lcm-ladd"])
 def test_a_dry_run_builds_what_training_does(
@@ -94,6 +132,21 @@ def test_a_dry_run_builds_what_training_does(
     given = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "none", *TINY, "--resolution")
     assert here(*given, FAMILIES[name].side, "--method", method, *options, "--dry-run") == 0
     assert "GB" in capsys.readouterr().out
+
+
+def test_a_strangers_family_is_trained_and_counted(
+    tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path, monkeypatch)
+    pipeline = tiny_lumina()
+    pipeline.save_pretrained(tmp_path / "teacher")
+    data = tmp_path / "data.safetensors"
+    LatentData(torch.randn(6, *Lumina(pipeline, resolution=64).shape), lumina_conditions(6)).save(data)
+    given = ("train", "--teacher", tmp_path / "teacher", "--data", data, "--out", tmp_path / "out", *TINY)
+    given = (*given, "--resolution", 64, "--validate-every", 0)
+    assert here(*given, "--dry-run") == 0
+    assert "GB" in capsys.readouterr().out
+    assert here(*given) == 0
 
 
 def test_data_of_another_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:
@@ -117,11 +170,13 @@ def test_guidance_without_a_text_encoder(tmp_path: Path, here: Callable[..., int
     both = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "data.safetensors", *TINY)
     with pytest.raises(advloss.OptionError, match="loaded without its text encoder"):
         here(*both, "--out", tmp_path / "out", "--method", "lcm", "--guidance", 3, 9)
-    with pytest.raises(advloss.OptionError, match=r"guidance_scale=7\.5: take 1 .*--validation-guidance 1.*-every 0"):
-        here(*both, "--out", tmp_path / "out", "--validate-every", 1)
     (tmp_path / "prompts.txt").write_text("a goose\n")
-    with pytest.raises(advloss.OptionError, match="this StableDiffusionPipeline has no text encoder"):
-        here(*both, "--validate-every", 1, "--validation-guidance", 1, "--validation-prompts", tmp_path / "prompts.txt")
+    both = (*both, "--out", tmp_path / "out", "--validate-every", 1)
+    for run in ((), ("--dry-run",)):
+        with pytest.raises(advloss.OptionError, match=r"scale=7\.5: take 1 .*--validation-guidance 1.*-every 0"):
+            here(*both, *run)
+        with pytest.raises(advloss.OptionError, match="this StableDiffusionPipeline has no text encoder"):
+            here(*both, "--validation-guidance", 1, "--validation-prompts", tmp_path / "prompts.txt", *run)
 
 
 @pytest.mark.parametrize("method", ["lcm", "ladd", "dmd2", "adversarial"])
@@ -279,6 +334,30 @@ def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: C
     begun.save(data)
     watched = ("--iterations", 3, "--validate-every", 1, "--teacher-steps", 2, "--save-every", 2, "--tracker", "none")
     assert here(*given, "--resume", *watched) == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--lora", 2), ("--lora", 2, "--method", "dmd2"), ("--half-teacher",)])
+def test_a_run_is_resumed_with_the_teacher_that_it_was_begun_with(
+    options: tuple[object, ...], tmp_path: Path, here: Callable[..., int]
+) -> None:
+    pipeline = tiny_pipeline("dit")
+    for folder in ("begun", "moved"):
+        pipeline.save_pretrained(tmp_path / folder / "teacher")
+    with torch.no_grad():
+        for parameter in pipeline.transformer.parameters():
+            parameter.mul_(1.5 if parameter.ndim > 1 else 1)
+    pipeline.save_pretrained(tmp_path / "other" / "teacher")
+    (tmp_path / "moved" / "teacher").rename(tmp_path / "moved" / "renamed")
+    data, out = tmp_path / "data.safetensors", tmp_path / "out"
+    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
+    given = ("train", "--data", data, "--out", out, *TINY, "--validate-every", 0, *options)
+    assert here(*given, "--teacher", tmp_path / "begun" / "teacher") == 0
+    with pytest.raises(
+        advloss.StateError,
+        match=r"otherwise: the digest of the teacher's weights was [0-9a-f]{16}, and is [0-9a-f]{16}",
+    ):
+        here(*given, "--teacher", tmp_path / "other" / "teacher", "--resume", "--iterations", 3)
+    assert here(*given, "--teacher", tmp_path / "moved" / "renamed", "--resume", "--iterations", 3) == 0
 
 
 def test_tokens_of_another_width_are_named_on_resuming(tmp_path: Path, here: Callable[..., int]) -> None:

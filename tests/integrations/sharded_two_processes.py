@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from advloss import OptionError
 from advloss_distill import Distillation, Made
 from advloss_distill._room import checkpoint_size
+from advloss_distill._weights_digest import weights_digest
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "accumulated": ({"gradient_accumulation_steps": 2}, {}),
@@ -65,6 +66,7 @@ def tell(name: str, made: Distillation) -> None:
         "sharded": sum(isinstance(parameter, DTensor) for parameter in parameters) / len(parameters),
         "held": sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters),
         "checkpoint": checkpoint_size(made),
+        "digest": weights_digest(made.teacher),
         "teacher": sum(isinstance(parameter, DTensor) for parameter in teacher) / len(teacher),
     }
 

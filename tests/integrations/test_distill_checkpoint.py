@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from advloss import Checkpoints, StateError, load_state
 from advloss_distill import Distillation
+from advloss_distill._weights_digest import weights_digest
 
 
 @pytest.fixture
@@ -75,6 +76,21 @@ def test_the_teacher_is_in_no_file(accelerator: Accelerator, tmp_path: Path) -> 
     saved = load_state(folder / "state.safetensors")["parts"]
     assert not differences(saved["student"], dict(distillation.student.state_dict()))
     assert len(saved["optimizer"]["state"]) == len(list(distillation.student.parameters()))
+
+
+def test_another_teacher_is_refused(accelerator: Accelerator, tmp_path: Path) -> None:
+    distillation = tiny_distillation(accelerator)
+    distillation.begin(tmp_path)
+    distillation.run(1, checkpoints=tmp_path)
+    reset_accelerate()
+    other = tiny_distillation(Accelerator(cpu=True))
+    other.begin(tmp_path, resume=True)
+    known = weights_digest(other.teacher)
+    assert known != weights_digest(copy.deepcopy(other.teacher).bfloat16())
+    with torch.no_grad():
+        list(other.teacher.parameters())[-1].add_(1e-6)
+    with pytest.raises(StateError, match=f"the digest of the teacher's weights was {known}, and is "):
+        other.begin(tmp_path, resume=True)
 
 
 def test_one_complete_checkpoint_is_kept(accelerator: Accelerator, tmp_path: Path) -> None:

@@ -98,6 +98,47 @@ def test_conditions_of_another_width_are_refused(name: str, tmp_path: Path) -> N
                 LatentData.load(path, family)
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "other", "error"),
+    [
+        ("dit", "class_labels", torch.zeros(3), r"class_labels \(\) in float32 .*, class_labels \(\) in int64: make"),
+        (
+            "dit",
+            "class_labels",
+            torch.ones(3, 1).long(),
+            r"class_labels \(1,\) in int64 .*, class_labels \(\) in int64: make",
+        ),
+        (
+            "pixart",
+            "prompt_attention_mask",
+            torch.ones(3, 7).long(),
+            r"prompt_attention_mask \(7,\) in int64 .*\(300,\)",
+        ),
+    ],
+)
+def test_what_was_given_and_what_is_taken_are_said(
+    name: str, part: str, other: torch.Tensor, error: str, tmp_path: Path
+) -> None:
+    _, family = tiny_family(name)
+    told = {**tiny_conditions(family, 3), part: other}
+    LatentData(torch.randn(3, *family.shape), told).save(tmp_path / "data.safetensors")
+    with pytest.raises(InputError, match=error) as refused:
+        LatentData.load(tmp_path / "data.safetensors", family)
+    assert "text encoder" not in str(refused.value)
+
+
+@pytest.mark.parametrize("label", [5000, 1000, -500])
+def test_classes_of_another_teacher_are_refused(label: int, tmp_path: Path) -> None:
+    _, family = tiny_family("dit")
+    told = {"class_labels": torch.tensor([0, 999, label, label])}
+    LatentData(torch.randn(4, *family.shape), told).save(tmp_path / "data.safetensors")
+    with pytest.raises(
+        InputError,
+        match=rf"data\.safetensors is not for .* knows 1000 classes, 0 to 999, and 2 of 4 .* as {label} in row 2,",
+    ):
+        LatentData.load(tmp_path / "data.safetensors", family)
+
+
 @pytest.mark.parametrize("part", ["latents", "prompt_embeds"])
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 def test_what_is_not_finite_is_named(part: str, number: float, tmp_path: Path) -> None:
@@ -146,11 +187,20 @@ def test_data_are_known_by_what_they_hold() -> None:
     order = torch.tensor([0, 2, 1, 3])
     others = [
         LatentData(latents + torch.eye(8) * 1e-6, told),
+        LatentData(latents.flip(-1), told),
+        LatentData(latents.transpose(-1, -2), told),
         LatentData(latents[order], {name: value[order] for name, value in told.items()}),
         LatentData(latents, {**told, "prompt_embeds": told["prompt_embeds"].half()}),
         LatentData(latents, {**told, "prompt_attention_mask": 1 - told["prompt_attention_mask"]}),
     ]
-    assert len({known, *(data.digest() for data in others)}) == 5
+    assert len({known, *(data.digest() for data in others)}) == 7
+
+
+def test_a_digest_is_of_all_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = LatentData(torch.randn(5, 4, 8, 8), {"class_labels": torch.arange(5)})
+    known = data.digest()
+    monkeypatch.setattr("advloss_distill._latent_data.CHUNK", 2 * 4 * 8 * 8)
+    assert data.digest() == known
 
 
 def weights_of_a_trained_vae() -> Any:

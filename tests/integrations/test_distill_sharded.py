@@ -58,6 +58,7 @@ def test_with_a_sharded_teacher_a_student_learns_the_same(
 ) -> None:
     one, other, reference = ranks[0][f"{way} {kind}"], ranks[1][f"{way} {kind}"], ranks[0][f"ddp {whole}"]
     assert one["teacher"] == other["teacher"] == 1
+    assert one["digest"] == other["digest"] == reference["digest"]
     assert one["sharded"] == (way == "fsdp")
     assert not differences(one["student"], other["student"])
     for part in ("student", "discriminator"):

@@ -41,6 +41,9 @@ class DiT(Family):
         """A trainable copy that forgets no classes: a teacher in training drops some, to learn guidance."""
         return _without_dropout(super().student(teacher))
 
+    def example(self, network: Any, count: int = 1, tokens: int | None = None) -> Conditions:
+        return {"class_labels": torch.zeros(count, dtype=torch.long)}
+
     def num_classes(self, network: Any) -> int | None:
         return int(bare(network).config.num_embeds_ada_norm)
 

@@ -31,6 +31,7 @@ class Flux(Family):
     predictions = ("flow",)
     takes = ("prompt_embeds", "pooled_prompt_embeds")
     tokens = 512
+    widths = (("prompt_embeds", "joint_attention_dim"), ("pooled_prompt_embeds", "pooled_projection_dim"))
 
     def __init__(self, pipeline: Any, *, guidance: float = 3.5, **options: Any) -> None:
         super().__init__(pipeline, **options)

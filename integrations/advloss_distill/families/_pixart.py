@@ -19,6 +19,7 @@ class PixArt(Family):
     predictions = ("epsilon",)
     takes = ("prompt_embeds", "prompt_attention_mask")
     tokens = 300
+    widths = (("prompt_embeds", "caption_channels"),)
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)

@@ -19,6 +19,7 @@ class Sana(Family):
     predictions = ("flow",)
     takes = ("prompt_embeds", "prompt_attention_mask")
     tokens = 300
+    widths = (("prompt_embeds", "caption_channels"),)
     breaks_in = ("fp16",)  # linear attention adds 1e-15 to what it divides by, which is 0 there
 
     def __init__(self, pipeline: Any, **options: Any) -> None:

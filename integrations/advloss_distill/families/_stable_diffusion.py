@@ -55,6 +55,7 @@ class StableDiffusion(_UNet):
     """Stable Diffusion 1.x and 2.x (arXiv:2112.10752)."""
 
     takes = ("prompt_embeds",)
+    widths = (("prompt_embeds", "cross_attention_dim"),)
 
     def output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditions) -> Tensor:
         self.check(condition)
@@ -91,6 +92,14 @@ class StableDiffusionXL(_UNet):
             prompts, device=self._device(pipeline), do_classifier_free_guidance=False, **options
         )
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+    def example(self, network: Any, count: int = 1, tokens: int | None = None) -> Conditions:
+        config, length = bare(network).config, self.tokens if tokens is None else tokens
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        return {
+            "prompt_embeds": torch.zeros(count, length, config.cross_attention_dim),
+            "pooled_prompt_embeds": torch.zeros(count, pooled),
+        }
 
     def negative(self, pipeline: Any, count: int) -> dict[str, Any]:
         nothing = super().negative(pipeline, count)

@@ -20,6 +20,7 @@ class StableDiffusion3(Family):
     predictions = ("flow",)
     takes = ("prompt_embeds", "pooled_prompt_embeds")
     tokens = 77 + 256  # CLIP's and T5's
+    widths = (("prompt_embeds", "joint_attention_dim"), ("pooled_prompt_embeds", "pooled_projection_dim"))
 
     def __init__(self, pipeline: Any, *, resolution: int | None = None, **options: Any) -> None:
         super().__init__(pipeline, resolution=resolution, **options)
