@@ -77,7 +77,7 @@ RUNS = {
         falls=True,
         backward=False,
         ema_decay=0.998,
-        back=0.2,
+        back=0.0,
         options={
             "discriminator": ON_IMAGES,
             "loss": RELATIVISTIC,

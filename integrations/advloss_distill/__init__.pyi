@@ -17,7 +17,6 @@ from ._encoded_images import EncodedImages as EncodedImages
 from ._fake_score import Denoising as Denoising
 from ._fake_score import FakeScore as FakeScore
 from ._family import Family as Family
-from ._family import call_defaults as call_defaults
 from ._family_spec import FamilySpec as FamilySpec
 from ._find_family import Families as Families
 from ._find_family import family_of as family_of
@@ -47,6 +46,7 @@ from ._outcome import check_adapter as check_adapter
 from ._outcome import check_room as check_room
 from ._outcome import save_adapter as save_adapter
 from ._outcome import save_pipeline as save_pipeline
+from ._pipelines import call_defaults as call_defaults
 from ._pixels import ImageEmbedding as ImageEmbedding
 from ._pixels import Pixels as Pixels
 from ._precision import check_precision as check_precision

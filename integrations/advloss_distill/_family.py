@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -15,11 +14,10 @@ from advloss import InputError, OptionError
 from advloss_distill._denoiser import Denoiser
 from advloss_distill._diffusion import Diffusion, Prediction
 from advloss_distill._lora import add_lora
+from advloss_distill._pipelines import call_size, check_text_encoders, compression, sign_of_a_student
 from advloss_distill._renoising import Renoising, UniformRenoising
 from advloss_distill._simulation import Conditions
 from advloss_distill._weightless import built, quiet, weightless, without_floats
-
-OF_STUDENTS = ("LCMScheduler", "TCDScheduler", "SCMScheduler", "FlowMatchLCMScheduler")
 
 
 class Family(Denoiser):
@@ -68,7 +66,7 @@ class Family(Denoiser):
         self.name = type(pipeline).__name__
         scheduler, network = pipeline.scheduler, self.network(pipeline)
         self._built: tuple[Any, Any] = type(network), network.config
-        if not undistilled and (sign := _sign_of_a_student(scheduler)):
+        if not undistilled and (sign := sign_of_a_student(scheduler)):
             raise self._distilled(
                 sign, "; if it is not distilled, say so: family_of(pipeline, undistilled=True), --undistilled"
             )
@@ -81,14 +79,14 @@ class Family(Denoiser):
         self.teacher_scheduler = scheduler
         self.renoising = renoising
         vae = getattr(pipeline, "vae", None)
-        factor = _compression(pipeline, vae)
+        factor = compression(pipeline, vae)
         self.resolution = int(network.config.get("sample_size") or 128) * factor if resolution is None else resolution
         if self.resolution < 1 or self.resolution % (2 * factor):
             raise OptionError(
                 f"resolution={resolution}; a {self.name} makes images whose sides are multiples of {2 * factor}"
             )
         self.shape = (self._channels(network), self.resolution // factor, self.resolution // factor)
-        self.size = _size(pipeline, self.resolution)
+        self.size = call_size(pipeline, self.resolution)
         self.guessed = vae is None and resolution is not None
         if vae is not None and self.shape[0] != vae.config.latent_channels:
             raise OptionError(
@@ -330,46 +328,10 @@ class Family(Denoiser):
         return pipeline._execution_device if away else encoders[0].device
 
 
-def check_text_encoders(pipeline: Any) -> None:
-    """Raise OptionError where prompts cannot be encoded, because the pipeline was saved without text encoders."""
-    encoders = {name: part for name, part in pipeline.components.items() if name.startswith("text_encoder")}
-    if encoders and not any(encoders.values()):
-        raise OptionError(
-            f"this {type(pipeline).__name__} has no text encoder, and prompts (for guidance the empty one) have to be encoded: "
-            "load one that has, or give embeddings and no guidance"
-        )
-
-
-def check_vae(vae: Any, name: str, what: str) -> None:
-    """Raise OptionError where the pipeline `name` was loaded without its VAE.
-
-    Args:
-        what: needs it, in words.
-    """
-    if not isinstance(vae, nn.Module):
-        raise OptionError(f"this {name} was loaded without its VAE, and {what}")
-
-
-def call_defaults(pipeline: Any) -> dict[str, Any]:
-    """Options of `encode_prompt` whose defaults are others in the pipeline's call: with them both encode alike."""
-    own, call = (inspect.signature(way).parameters for way in (pipeline.encode_prompt, pipeline.__call__))
-    return {
-        name: call[name].default
-        for name, option in own.items()
-        if name in call and option.default is not option.empty and option.default != call[name].default
-    }
-
-
 def rescale_positions(student: Any, patches: Any, side: int) -> None:
     """For a student that will be built for latents of `side`: the scale at which its positions (`PatchEmbed`) stay as they are."""
     scale = patches.interpolation_scale * side / (patches.base_size * patches.patch_size)
     student.register_to_config(interpolation_scale=int(scale) if scale == int(scale) else scale)
-
-
-def _size(pipeline: Any, side: int) -> dict[str, Any]:
-    """Arguments of the call; a size that the paper does not list would else become another ("binning")."""
-    size = {"height": side, "width": side, "use_resolution_binning": False}
-    return {name: value for name, value in size.items() if name in inspect.signature(pipeline.__call__).parameters}
 
 
 def bare(network: Any) -> Any:
@@ -377,22 +339,3 @@ def bare(network: Any) -> Any:
     while (inner := getattr(network, "module", getattr(network, "_orig_mod", None))) is not None:
         network = inner
     return network
-
-
-def _sign_of_a_student(scheduler: Any) -> str:
-    """What a scheduler has that distilled models come with; empty where there is nothing."""
-    name, config = type(scheduler).__name__, scheduler.config
-    if name in OF_STUDENTS:
-        return f"its scheduler is a {name}"
-    if config.get("stochastic_sampling"):
-        return f"its {name} puts fresh noise between two steps, as those of students do"
-    trailing = config.get("timestep_spacing") == "trailing" and config.get("prediction_type") == "epsilon"
-    if name.startswith("Euler") and trailing:
-        return f"its {name} takes timesteps from the end, as SD-Turbo and SDXL-Turbo do"
-    return ""
-
-
-def _compression(pipeline: Any, vae: Any) -> int:
-    """Pixels a side for one latent."""
-    widths = None if vae is None else vae.config.get("block_out_channels")
-    return int(getattr(pipeline, "vae_scale_factor", 2 ** (len(widths) - 1) if widths else 8))

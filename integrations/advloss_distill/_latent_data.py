@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from advloss import InputError, OptionError, StateError, load_state, save_state
-from advloss_distill._family import Family, check_text_encoders, check_vae
-from advloss_distill._guidance import check_scale
+from advloss_distill._family import Family
+from advloss_distill._pipelines import check_sampling, check_text_encoders, check_vae, own_guidance
 from advloss_distill._signature import check_signature, signature
 from advloss_distill._simulation import Conditions
 
@@ -211,21 +210,6 @@ def teacher_made(
         )
         _add(parts, latents.float(), told)
     return _together(parts, pipeline)
-
-
-def own_guidance(pipeline: Any) -> float:
-    """The scale that a pipeline's call takes unasked: 7.5 for Stable Diffusion, 3.5 for Flux."""
-    return float(inspect.signature(type(pipeline).__call__).parameters["guidance_scale"].default)
-
-
-def check_sampling(pipeline: Any, guidance_scale: float, steps: int) -> None:
-    """Raise OptionError unless a pipeline can sample with this scale, in so many steps."""
-    check_scale(guidance_scale, "guidance_scale")
-    most = pipeline.scheduler.config.num_train_timesteps
-    if not 1 <= steps <= most:
-        raise OptionError(
-            f"{steps} steps of sampling (--teacher-steps): this {type(pipeline).__name__} has 1 to {most}"
-        )
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from advloss import OptionError
-from advloss_distill._family import Family, check_vae
+from advloss_distill._family import Family
+from advloss_distill._pipelines import check_vae
 
 Judged = dict[str, Tensor]
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from advloss import OptionError
 from advloss_distill._captioned import read_prompts
 from advloss_distill._denoiser import sample
-from advloss_distill._family import Family, check_vae
-from advloss_distill._latent_data import check_sampling, encode_prompts, own_guidance, sample_latents
+from advloss_distill._family import Family
+from advloss_distill._latent_data import encode_prompts, sample_latents
+from advloss_distill._pipelines import check_sampling, check_vae, own_guidance
 from advloss_distill._simulation import Conditions, Data
 
 SMALLEST, LARGEST = 96, 384  # pixels a side of an image in the picture

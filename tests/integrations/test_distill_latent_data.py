@@ -13,8 +13,7 @@ from pipeline_tools import ENCODERS, FAMILIES, tiny_conditions, tiny_family, tin
 
 from advloss import InputError, OptionError, PluginError, StateError, save_state
 from advloss_distill import LatentData, encode, family_of, load_pipeline, sample_latents, teacher_made
-from advloss_distill._family import check_text_encoders
-from advloss_distill._latent_data import own_guidance
+from advloss_distill._pipelines import check_text_encoders, own_guidance
 from advloss_distill._signature import check_signature, signature
 
 NAMES = sorted(FAMILIES)

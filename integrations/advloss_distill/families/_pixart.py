@@ -7,7 +7,8 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from advloss_distill._family import Family, call_defaults, rescale_positions
+from advloss_distill._family import Family, rescale_positions
+from advloss_distill._pipelines import call_defaults
 from advloss_distill._simulation import Conditions
 
 
