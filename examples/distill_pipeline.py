@@ -290,7 +290,7 @@ def card(options: argparse.Namespace) -> Card:
 
 def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
     """What the chosen settings need, computed with tensors that have no memory; refuses what training would."""
-    check_sources(options, family.resolution)
+    check_sources(options, family, pipeline)
     accelerator = accelerator_of(family, pipeline, options)
     network, there = family.network(pipeline), options.data and options.data.is_file()
     data = LatentData.load(options.data, family, pipeline.vae) if there else stand_in(family, network)

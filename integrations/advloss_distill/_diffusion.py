@@ -60,6 +60,11 @@ class Diffusion:
             "levels (EDM's) cannot be distilled here; of any other, load the scheduler that it came with"
         )
 
+    def words(self) -> str:
+        """What it predicts, the number of timesteps, and sigma at some of them: in three digits, the same on every machine."""
+        levels = self.sigma[:: max(1, len(self.sigma) // 8)].tolist()
+        return f"{self.prediction}, {len(self.sigma)}, {' '.join(f'{level:.3g}' for level in levels)}"
+
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """``x_t`` of samples `(N, ...)` at timesteps `(N,)`."""
         return self.at(self.alpha, timesteps, x0) * x0 + self.at(self.sigma, timesteps, x0) * noise

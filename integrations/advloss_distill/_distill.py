@@ -210,7 +210,7 @@ class Distillation:
 
         Args:
             settings: of the run: text, numbers, and lists of them. Mixed precision is added, and of the data size, shapes, and
-                `digest()` where they have one, and a digest of the teacher's weights.
+                `digest()` where they have one, and of the teacher noise levels and a digest of the weights.
 
         Raises:
             advloss.StateError: there are checkpoints of another run, or none to resume from; they do not fit, or settings, data
@@ -218,6 +218,7 @@ class Distillation:
         """
         settings = {**(settings or {}), "mixed_precision": self.accelerator.mixed_precision, **self._shapes()}
         settings["the digest of the teacher's weights"] = weights_digest(self.teacher)
+        settings["its prediction, timesteps and noise levels"] = self.denoiser.diffusion.words()
         if resume:
             compare(folder, settings)
             self.load(folder)

@@ -173,20 +173,22 @@ class Family(Denoiser):
         """One vector a prompt `(N, C)`: the pooled embedding, or the mean over tokens. None where there are no prompts."""
         if "pooled_prompt_embeds" in condition:
             return condition["pooled_prompt_embeds"]
-        embeds = condition["prompt_embeds"]
+        if (embeds := condition.get("prompt_embeds")) is None:
+            return None
         mask = condition.get("prompt_attention_mask", embeds.new_ones(embeds.shape[:2])).to(embeds.dtype)
         return (embeds * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
     def num_classes(self, network: Any) -> int | None:
-        """For classes in place of prompts, how many `network` knows; ``judged`` then has a ``"class"``."""
+        """For ``"class_labels"`` in place of prompts, how many `network` knows."""
         return None
 
     def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
-        """The prompt as the network is told it (`takes`), noise, step and text; no latents, places or scales that travel with it."""
+        """The prompt as the network is told it (`takes`), noise, step and text or class; no latents, places or scales beside it."""
         text = self.text(condition)
         prompt = {name: condition[name] for name in self.takes if name in condition}
         noise = self.renoising.draw(self.diffusion, self.shape, steps) if self.renoising else {}
-        return {**prompt, **noise, "time": steps, **({} if text is None else {"vector": text})}
+        known = {"vector": text, "class": prompt.get("class_labels")}
+        return {**prompt, **noise, "time": steps, **{name: value for name, value in known.items() if value is not None}}
 
     def sample_shape(self, network: nn.Module) -> tuple[int, ...]:
         return self.shape
@@ -229,11 +231,16 @@ class Family(Denoiser):
         """
         length, config, told = self.tokens if tokens is None else tokens, bare(network).config, {}
         for name in self.takes:
-            width = config.get(dict(self.widths).get(name, ""))
+            field = dict(self.widths).get(name)
+            width = None if field is None else config.get(field)
             if name == "prompt_attention_mask":
                 told[name] = torch.ones(count, length, dtype=torch.long)
             elif width is not None:
                 told[name] = torch.zeros(count, *([length] if name == "prompt_embeds" else []), width)
+            elif field is not None:
+                raise OptionError(
+                    f"{type(self).__name__}.widths has {field!r} for {name}, which the configuration of a {self.name}'s network does not have"
+                )
             else:
                 raise OptionError(
                     f"nothing says how wide {name} of a {self.name} are: give the family {type(self).__name__} widths = "

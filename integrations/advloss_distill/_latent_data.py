@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from advloss import InputError, OptionError, StateError, load_state, save_state
 from advloss_distill._family import Family
-from advloss_distill._pipelines import check_sampling, check_text_encoders, check_vae, own_guidance
+from advloss_distill._pipelines import check_sampling, check_text_encoders, check_vae, own_guidance, vae_for_images
 from advloss_distill._signature import check_signature, signature
 from advloss_distill._simulation import Conditions
 
 SHOWN = 5  # rows in a message
 WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Whole numbers by their bytes."""
-CHUNK = 2**24  # numbers that are weighted at a time
+CHUNK = 2**24  # numbers that are mixed at a time
+MIXERS = (-7046029254386353131, -4658895280553007687)  # odd, of 64 bits
 
 
 @final
@@ -91,6 +92,8 @@ class LatentData:
         if not state.keys() >= {"latents", "told", "vae"}:
             raise StateError(f"{path} holds no latents; make it with LatentData.save (distill_pipeline.py cache)")
         data = cls(**state)
+        if not data.latents.is_floating_point():
+            raise StateError(f"{path} holds latents in {str(data.latents.dtype)[6:]}: they are floating-point numbers")
         shape = tuple(data.latents.shape[1:])
         if shape != family.shape:
             raise StateError(f"{path} holds latents {shape}, and the teacher takes {family.size_words()}")
@@ -144,8 +147,7 @@ def encode(family: Family, pipeline: Any, pairs: Iterable[tuple[Tensor, str]], b
 @torch.no_grad()
 def encoded(family: Family, pipeline: Any, pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Conditions]:
     """Latents `(N, C, h, w)` in 32 bits and conditions of one batch, as in `encode`."""
-    vae: Any = getattr(pipeline, "vae", None)
-    check_vae(vae, family.name, "images are encoded by it: load it, too, or give latents that were made before")
+    vae = vae_for_images(pipeline)
     images = torch.stack([image for image, _ in pairs])
     sides = (family.resolution, family.resolution)
     if images.shape[1:] != (3, *sides) or images.min() < -1 or images.max() > 1:
@@ -256,8 +258,13 @@ def _together(parts: Sequence[LatentData], pipeline: Any) -> LatentData:
 
 
 def _checksum(values: Tensor) -> int:
-    """Over the bits, each weighted by its row and its place in it: of whole numbers, whose sums come out alike in any order."""
-    rows = values.reshape(len(values), -1).view(WHOLE[values.itemsize])
-    places = 2 * torch.arange(rows.shape[1], device=rows.device) + 1  # odd, so that no bit is lost where they overflow
-    parts = [(some * places).sum(1) for some in rows.split(max(1, CHUNK // max(1, rows.shape[1])))]
-    return int((torch.cat(parts) * torch.arange(1, len(rows) + 1, device=rows.device)).sum())
+    """Over the bits, each number's mixed with its place: of whole numbers, whose sums come out alike in any order."""
+    numbers = values.reshape(-1).view(WHOLE[values.itemsize])
+    total = 0
+    for first in range(0, len(numbers), CHUNK):
+        some = numbers[first : first + CHUNK].long()
+        mixed = some + torch.arange(first, first + len(some), device=some.device) * MIXERS[0]
+        for mixer in MIXERS:  # as in splitmix64: each bit comes to depend on all others
+            mixed = (mixed ^ (mixed >> 31)) * mixer
+        total += int((mixed ^ (mixed >> 29)).sum())
+    return total % 2**64

@@ -33,6 +33,15 @@ def check_vae(vae: Any, name: str, what: str) -> None:
         raise OptionError(f"this {name} was loaded without its VAE, and {what}")
 
 
+def vae_for_images(pipeline: Any) -> Any:
+    """What encodes images; OptionError where the pipeline was loaded without it."""
+    vae = getattr(pipeline, "vae", None)
+    check_vae(
+        vae, type(pipeline).__name__, "images are encoded by it: load it, too, or give latents that were made before"
+    )
+    return vae
+
+
 def call_defaults(pipeline: Any) -> dict[str, Any]:
     """Options of `encode_prompt` whose defaults are others in the pipeline's call: with them both encode alike."""
     own, call = (inspect.signature(way).parameters for way in (pipeline.encode_prompt, pipeline.__call__))

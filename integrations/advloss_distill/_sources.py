@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from advloss_distill._captioned import CaptionedImages, find_shards
+from advloss_distill._family import Family
+from advloss_distill._latent_data import encode_prompts
+from advloss_distill._pipelines import vae_for_images
 
 
 def add_sources(parser: argparse.ArgumentParser) -> Any:
@@ -32,9 +35,13 @@ def captioned(options: argparse.Namespace, side: int) -> CaptionedImages:
     return CaptionedImages.from_dataset(options.dataset, side, split=options.split, **columns)
 
 
-def check_sources(options: argparse.Namespace, side: int) -> None:
-    """Raise InputError where `captioned` would, as far as that is known without loading a data set or shards."""
+def check_sources(options: argparse.Namespace, family: Family, pipeline: Any) -> None:
+    """Raise an error where `captioned` or `encode` would, as far as that is known without loading a data set or shards."""
+    if options.data:
+        return
+    vae_for_images(pipeline)
     if options.images:
-        next(iter(captioned(options, side)))
+        _, caption = next(iter(captioned(options, family.resolution)))
+        encode_prompts(family, pipeline, [caption])
     elif options.shards:
         find_shards(options.shards)

@@ -89,6 +89,7 @@ def test_a_dry_run_refuses_what_training_does(
         (("--images", "nowhere"), "there is no image in .*nowhere"),
         (("--images", "untold"), "1 of 1 images have no caption"),
         (("--images", "broken"), "1 of 1 images could not be read"),
+        (("--images", "strange"), "'gose' is none of them; near it: goose"),
         (("--shards", "nowhere/*.tar"), "no file is named .*nowhere"),
         (("--data", "data.safetensors", "--validation-prompts", "nowhere"), "No such file .*nowhere"),
         (("--data", "data.safetensors", "--validation-prompts", "unknown"), "'gose' is none of them; near it: goose"),
@@ -110,6 +111,9 @@ def test_a_dry_run_looks_at_what_is_given(
         Path(folder).mkdir()
         Path(folder, "a.png").write_bytes(b"no image")
     Path("broken", "a.txt").write_text("goose")
+    Path("strange").mkdir()
+    Image.new("RGB", (64, 64)).save(Path("strange", "a.png"))
+    Path("strange", "a.txt").write_text("gose")
     Path("unknown").write_text("goose\ngose\n")
     labels = torch.arange(6)
     LatentData(torch.randn(6, 4, 8, 8), {"class_labels": labels}).save(Path("data.safetensors"))
@@ -357,6 +361,14 @@ def test_a_run_is_resumed_with_the_teacher_that_it_was_begun_with(
         match=r"otherwise: the digest of the teacher's weights was [0-9a-f]{16}, and is [0-9a-f]{16}",
     ):
         here(*given, "--teacher", tmp_path / "other" / "teacher", "--resume", "--iterations", 3)
+    settings = tmp_path / "moved" / "renamed" / "scheduler" / "scheduler_config.json"
+    own = settings.read_text(encoding="utf-8")
+    settings.write_text(own.replace('"linear"', '"scaled_linear"'), encoding="utf-8")
+    with pytest.raises(
+        advloss.StateError, match="otherwise: its prediction, timesteps and noise levels was epsilon, 1000, "
+    ):
+        here(*given, "--teacher", tmp_path / "moved" / "renamed", "--resume", "--iterations", 3)
+    settings.write_text(own, encoding="utf-8")
     assert here(*given, "--teacher", tmp_path / "moved" / "renamed", "--resume", "--iterations", 3) == 0
 
 
@@ -440,8 +452,9 @@ def test_images_need_the_vae(tmp_path: Path, here: Callable[..., int]) -> None:
     images, data, out = (*both, "--images", tmp_path / "images"), tmp_path / "data.safetensors", tmp_path / "out"
     with pytest.raises(advloss.OptionError, match="without its VAE, and images are encoded by it: load it, too"):
         here("cache", *images, "--data", data, "--device", "cpu")
-    with pytest.raises(advloss.OptionError, match="without its VAE, and images are encoded by it: load it, too"):
-        here("train", *images, "--out", out, "--cpu")
+    for command in (("train",), ("train", "--dry-run")):
+        with pytest.raises(advloss.OptionError, match="without its VAE, and images are encoded by it: load it, too"):
+            here(*command, *images, "--out", out, "--cpu")
     (tmp_path / "prompts.txt").write_text("a fox\na house\n")
     made = ("cache", *both, "--prompts", tmp_path / "prompts.txt", "--data", data, "--device", "cpu")
     assert here(*made, "--teacher-steps", 2) == 0

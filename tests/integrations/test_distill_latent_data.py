@@ -193,6 +193,8 @@ def test_data_are_known_by_what_they_hold() -> None:
         LatentData(latents, {**told, "prompt_attention_mask": 1 - told["prompt_attention_mask"]}),
     ]
     assert len({known, *(data.digest() for data in others)}) == 7
+    labels = [[1, 2, 3, 4], [3, 1, 3, 4], [1, 3, 2, 4], [2, 2, 2, 4]]
+    assert len({LatentData(latents, {"class_labels": torch.tensor(row)}).digest() for row in labels}) == 4
 
 
 def test_a_digest_is_of_all_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,6 @@ class DiT(Family):
     def num_classes(self, network: Any) -> int | None:
         return int(bare(network).config.num_embeds_ada_norm)
 
-    def judged(self, condition: Conditions, steps: Tensor) -> dict[str, Tensor]:
-        return {**super().judged(condition, steps), "class": condition["class_labels"]}
-
     def encode(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Conditions:
         names = list(prompts or ())
         if unknown := sorted(set(names) - pipeline.labels.keys()):
@@ -72,9 +69,6 @@ class DiT(Family):
                 f"a {self.name} is told classes: there is no negative prompt, which noise-free score distillation needs"
             )
         return {"class_labels": torch.tensor([pipeline.transformer.config.num_embeds_ada_norm])}
-
-    def text(self, condition: Conditions) -> Tensor | None:
-        return None
 
     def arguments(self, condition: Conditions) -> dict[str, Any]:
         return {"class_labels": condition["class_labels"].tolist()}
