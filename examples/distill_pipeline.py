@@ -179,9 +179,7 @@ def method_of(family: Family, pipeline, data, paths, options: argparse.Namespace
         optimizer=functools.partial(torch.optim.AdamW, lr=options.discriminator_lr, betas=(0.0, 0.99)),
         backward_simulation=options.backward_simulation,
     )
-    method = build_method(options.method, setup, **method_options(options))
-    check_settings(**method.arguments(), ema_decay=options.ema)
-    return method
+    return build_method(options.method, setup, **method_options(options))
 
 
 def train(family: Family, pipeline, options: argparse.Namespace) -> int:
@@ -297,7 +295,8 @@ def dry_run(family: Family, pipeline, options: argparse.Namespace) -> int:
     check_validation(family, pipeline, data, options)
     without_memory(family, pipeline)
     paths = sampling_paths(student_scheduler(family, max(options.steps)), options.steps)
-    method_of(family, pipeline, data, paths, options)
+    method = method_of(family, pipeline, data, paths, options)
+    check_settings(**method.arguments(), ema_decay=options.ema)
     estimate = estimate_memory(
         family,
         network,

@@ -71,13 +71,8 @@ class Domain:
         for labels in self.labels[:count].split(BATCH):
             noise = torch.randn(len(labels), *self.family.shape, generator=begins)
             told = {"prompt_embeds": embeddings(labels)}
-            parts.append(self.decode(sample(network, self.family, scheduler, noise, told, steps, between)))
+            parts.append(self._decode(sample(network, self.family, scheduler, noise, told, steps, between)))
         return torch.cat(parts)
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images `(N, 3, 32, 32)`, about in [-1, 1]."""
-        return torch.cat([self.family.to_images(self.pipeline.vae, part) for part in latents.split(BATCH)])
 
     def judged(self, network: nn.Module, scheduler: Any, steps: Sequence[int], name: str) -> dict[str, Figures]:
         """Rows of `network` at each number of steps."""
@@ -97,7 +92,7 @@ class Domain:
         return {
             "latents": self._encode(training.images),
             "labels": training.labels,
-            "held_out": self.decode(self._encode(self._held_out().images)).clamp(-1, 1),
+            "held_out": self._decode(self._encode(self._held_out().images)).clamp(-1, 1),
         }
 
     def _held_out(self) -> Images:
@@ -131,7 +126,7 @@ class Domain:
     def _compare(self, kept: dict[str, Tensor]) -> dict[str, Figures]:
         """Rows of the data and the teacher."""
         held_out = self._held_out()
-        floor = self.evaluation(self.decode(kept["latents"]), kept["labels"])
+        floor = self.evaluation(self._decode(kept["latents"]), kept["labels"])
         return {
             "training images": floor,
             "held-out images without the VAE": self.evaluation(held_out.images, held_out.labels),
@@ -143,6 +138,10 @@ class Domain:
     def _encode(self, images: Tensor) -> Tensor:
         torch.manual_seed(0)
         return torch.cat([self.family.to_latents(self.pipeline.vae, part) for part in images.split(BATCH)])
+
+    @torch.no_grad()
+    def _decode(self, latents: Tensor) -> Tensor:
+        return torch.cat([self.family.to_images(self.pipeline.vae, part) for part in latents.split(BATCH)])
 
 
 def _only_of(sizes: Sizes, path: Path) -> None:

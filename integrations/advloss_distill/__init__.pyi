@@ -46,6 +46,8 @@ from ._outcome import check_adapter as check_adapter
 from ._outcome import check_room as check_room
 from ._outcome import save_adapter as save_adapter
 from ._outcome import save_pipeline as save_pipeline
+from ._pictured import check_validation as check_validation
+from ._pictured import pictured as pictured
 from ._pipelines import call_defaults as call_defaults
 from ._pixels import ImageEmbedding as ImageEmbedding
 from ._pixels import Pixels as Pixels
@@ -77,6 +79,4 @@ from ._trajectories import Trajectories as Trajectories
 from ._trajectories import follow as follow
 from ._trajectories import roll_out as roll_out
 from ._validation import Validation as Validation
-from ._validation import check_validation as check_validation
-from ._validation import pictured as pictured
 from .hookspecs import hookimpl as hookimpl

@@ -20,6 +20,7 @@ from advloss_distill._any_timestep import AnyTimestep
 from advloss_distill._average import Averaged
 from advloss_distill._begun import check_new, compare, keep
 from advloss_distill._denoiser import Denoiser
+from advloss_distill._digest import weights_digest
 from advloss_distill._misaligned import with_misaligned
 from advloss_distill._noised_data import NoisedData
 from advloss_distill._precision import check_precision
@@ -27,7 +28,6 @@ from advloss_distill._score import ScoreDistillation
 from advloss_distill._sharded import Gathered, gathered_copy, is_sharded, prepare_sharding
 from advloss_distill._simulation import BackwardSimulation, Conditions, Data
 from advloss_distill._term import Made, Term
-from advloss_distill._weights_digest import weights_digest
 
 Inputs = BackwardSimulation | NoisedData | AnyTimestep
 Shown = Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor, Any]]

@@ -288,8 +288,7 @@ class Family(Denoiser):
     def _check_classes(self, network: nn.Module, condition: Conditions) -> None:
         if (count := self.num_classes(network)) is None:
             return
-        with torch.random.fork_rng(devices=[]):
-            labels = self.judged(condition, torch.zeros(1, dtype=torch.long))["class"]
+        labels = condition["class_labels"]
         if len(rows := ((labels < 0) | (labels >= count)).nonzero().flatten()):
             raise InputError(
                 f"this {self.name} knows {count} classes, 0 to {count - 1}, and {len(rows)} of {len(labels)} samples are of others, such "

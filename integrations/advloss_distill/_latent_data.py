@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path as File
 from typing import Any, final
@@ -13,16 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from advloss import InputError, OptionError, StateError, load_state, save_state
+from advloss_distill._digest import data_digest
 from advloss_distill._family import Family
 from advloss_distill._pipelines import check_sampling, check_text_encoders, check_vae, own_guidance, vae_for_images
 from advloss_distill._signature import check_signature, signature
 from advloss_distill._simulation import Conditions
 
 SHOWN = 5  # rows in a message
-WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Whole numbers by their bytes."""
-CHUNK = 2**24  # numbers that are mixed at a time
-MIXERS = (-7046029254386353131, -4658895280553007687)  # odd, of 64 bits
 
 
 @final
@@ -108,8 +103,7 @@ class LatentData:
 
     def digest(self) -> str:
         """What tells these latents and conditions from others of their sizes; on every device the same."""
-        sums = {name: _checksum(value) for name, value in {"latents": self.latents, **self.told}.items()}
-        return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:16]
+        return data_digest({"latents": self.latents, **self.told})
 
     def _check_finite(self, what: str, first: int = 0) -> None:
         """Raise StateError, with the rows from `first` on, unless all numbers are finite.
@@ -255,16 +249,3 @@ def _together(parts: Sequence[LatentData], pipeline: Any) -> LatentData:
     told = {name: torch.cat([part.told[name] for part in parts]) for name in parts[0].told}
     vae = getattr(pipeline, "vae", None)
     return LatentData(torch.cat([part.latents for part in parts]), told, None if vae is None else signature(vae))
-
-
-def _checksum(values: Tensor) -> int:
-    """Over the bits, each number's mixed with its place: of whole numbers, whose sums come out alike in any order."""
-    numbers = values.reshape(-1).view(WHOLE[values.itemsize])
-    total = 0
-    for first in range(0, len(numbers), CHUNK):
-        some = numbers[first : first + CHUNK].long()
-        mixed = some + torch.arange(first, first + len(some), device=some.device) * MIXERS[0]
-        for mixer in MIXERS:  # as in splitmix64: each bit comes to depend on all others
-            mixed = (mixed ^ (mixed >> 31)) * mixer
-        total += int((mixed ^ (mixed >> 29)).sum())
-    return total % 2**64

@@ -148,7 +148,7 @@ def _kept(family: Family, network: nn.Module, count: int, tokens: int | None, in
 
 def _decoded(family: Family, vae: Any, count: int, crop: int | None) -> int:
     """Bytes that decoding `count` samples keeps for the gradient by them."""
-    decoder = built(type(vae), vae.config).eval()
+    decoder = built(type(vae), vae.config)
     side = family.shape[-1] * (crop or family.resolution) // family.resolution
     with weightless():
         latents = torch.zeros(count, family.shape[0], side, side, requires_grad=True)

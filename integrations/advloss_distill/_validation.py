@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from advloss import OptionError
-from advloss_distill._captioned import read_prompts
 from advloss_distill._denoiser import sample
 from advloss_distill._family import Family
-from advloss_distill._latent_data import encode_prompts, sample_latents
+from advloss_distill._latent_data import sample_latents
 from advloss_distill._pipelines import check_sampling, check_vae, own_guidance
-from advloss_distill._simulation import Conditions, Data
+from advloss_distill._simulation import Conditions
 
 SMALLEST, LARGEST = 96, 384  # pixels a side of an image in the picture
 
@@ -66,7 +64,7 @@ class Validation:
         self.count, self.seed = len(next(iter(condition.values()))), seed
         if student_guidance is not None:
             self.condition["guidance"] = torch.full((self.count,), student_guidance, device=self.device)
-        scale, negative = _asked(family, pipeline, self.count, guidance_scale, teacher_steps)
+        scale, negative = guidance_of(family, pipeline, self.count, guidance_scale, teacher_steps)
         negative = {name: value.to(self.device) for name, value in negative.items()}
         alone = copy.copy(pipeline)  # text encoders, which can be larger than all else, stay where they are
         alone.register_modules(**{name: None for name in pipeline.components if name.startswith("text_encoder")})
@@ -124,28 +122,7 @@ class Validation:
 
 
 @torch.no_grad()
-def pictured(family: Family, pipeline: Any, data: Data, options: argparse.Namespace) -> Conditions | None:
-    """What a command line has pictures made for, prompts or some of the data; None where it has none made.
-
-    Torch's global random numbers are left as they are.
-    """
-    if not 0 < options.validate_every <= options.iterations:
-        return None
-    if options.validation_prompts:
-        return encode_prompts(family, pipeline, read_prompts(options.validation_prompts))
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        return data.conditions(options.pictures)
-
-
-def check_validation(family: Family, pipeline: Any, data: Data, options: argparse.Namespace) -> None:
-    """Raise an error where `pictured` or a `Validation` would; the teacher is not asked for its pictures."""
-    if pictured(family, pipeline, data, options) is not None:
-        _asked(family, pipeline, 1, options.validation_guidance, options.teacher_steps)
-
-
-@torch.no_grad()
-def _asked(
+def guidance_of(
     family: Family, pipeline: Any, count: int, guidance_scale: float | None, steps: int
 ) -> tuple[float, dict[str, Any]]:
     """The teacher's scale, and what its pipeline is told beside `count` conditions, so that it can guide."""

@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor
 
 from advloss import OptionError
 from advloss_distill import Distillation, Made
+from advloss_distill._digest import weights_digest
 from advloss_distill._room import checkpoint_size
-from advloss_distill._weights_digest import weights_digest
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "accumulated": ({"gradient_accumulation_steps": 2}, {}),

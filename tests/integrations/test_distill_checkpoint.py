@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from advloss import Checkpoints, StateError, load_state
 from advloss_distill import Distillation
-from advloss_distill._weights_digest import weights_digest
+from advloss_distill._digest import weights_digest
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_data_are_known_by_what_they_hold() -> None:
 def test_a_digest_is_of_all_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
     data = LatentData(torch.randn(5, 4, 8, 8), {"class_labels": torch.arange(5)})
     known = data.digest()
-    monkeypatch.setattr("advloss_distill._latent_data.CHUNK", 2 * 4 * 8 * 8)
+    monkeypatch.setattr("advloss_distill._digest.ROWS", 2)
     assert data.digest() == known
 
 
