@@ -1,4 +1,4 @@
-"""What the example on pipelines refuses, before it trains and when it goes on."""
+"""What the example on pipelines refuses before it trains."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel
 from distill_pipeline_tools import TINY
-from lumina_tools import Lumina, installed, lumina_conditions, tiny_lumina
 from PIL import Image
-from pipeline_tools import ENCODERS, FAMILIES, tiny_conditions, tiny_family, tiny_pipeline, tiny_text, tiny_unet
+from pipeline_tools import tiny_conditions, tiny_family, tiny_pipeline, tiny_text, tiny_unet
 from safetensors.torch import load_file
 
 import advloss
@@ -50,107 +48,6 @@ def test_a_method_is_told_what_it_takes(teacher: Path, tmp_path: Path, here: Cal
             "--discriminator",
             "dino:backbone=test_vit,pretrained=false",
         )
-
-
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        (("--method", "add", "--crop", 4000), "crop=4000; a window of 16 x 16 pixels has a side of 2 to 16"),
-        (("--guidance", 4), "the method ladd takes no guidance"),
-        (("--distillation-weight", -1), r"distillation_weight=-1\.0"),
-        (("--steps", 4, 4), "none of them twice"),
-        (("--lora", -3), "rank=-3 is no rank of an adapter"),
-        (("--method", "dmd2", "--guidance", -4), r"guidance=-4\.0: give a finite scale"),
-        (("--method", "lcm", "--guidance", "nan"), "guidance=nan: give a finite scale"),
-        (("--batch-size", 2), "too small for the 5 steps"),
-        (("--ema", 2), r"ema_decay=2\.0"),
-        (("--blocks", 9), r"blocks \[9\]"),
-        (("--blocks", 0, 0), r"blocks \[0, 0\]: one is given twice"),
-        (("--lora", 2, "--adapter"), "a DiTPipeline loads no adapters"),
-        (("--mixed-precision", "fp16"), "mixed precision fp16 on the cpu"),
-    ],
-    ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
-)
-@pytest.mark.parametrize("there", [True, False])
-def test_a_dry_run_refuses_what_training_does(
-    there: bool, options: tuple[object, ...], error: str, teacher: Path, tmp_path: Path, here: Callable[..., int]
-) -> None:
-    data = tmp_path / "data.safetensors"
-    if there:
-        LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
-    with pytest.raises(advloss.AdvlossError, match=error):
-        here("train", "--teacher", teacher, "--data", data, *TINY, *options, "--dry-run")
-
-
-@pytest.mark.parametrize("run", [(), ("--dry-run",)], ids=["training", "dry run"])
-@pytest.mark.parametrize(
-    ("given", "error"),
-    [
-        (("--images", "nowhere"), "there is no image in .*nowhere"),
-        (("--images", "untold"), "1 of 1 images have no caption"),
-        (("--images", "broken"), "1 of 1 images could not be read"),
-        (("--images", "strange"), "'gose' is none of them; near it: goose"),
-        (("--shards", "nowhere/*.tar"), "no file is named .*nowhere"),
-        (("--data", "data.safetensors", "--validation-prompts", "nowhere"), "No such file .*nowhere"),
-        (("--data", "data.safetensors", "--validation-prompts", "unknown"), "'gose' is none of them; near it: goose"),
-        (("--data", "unknown.safetensors"), "knows 1000 classes, 0 to 999, and 1 of 6 samples"),
-    ],
-    ids=lambda given: "".join(given) if isinstance(given, tuple) else "",
-)
-def test_a_dry_run_looks_at_what_is_given(
-    given: tuple[str, ...],
-    error: str,
-    run: tuple[str, ...],
-    teacher: Path,
-    tmp_path: Path,
-    here: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for folder in ("untold", "broken"):
-        Path(folder).mkdir()
-        Path(folder, "a.png").write_bytes(b"no image")
-    Path("broken", "a.txt").write_text("goose")
-    Path("strange").mkdir()
-    Image.new("RGB", (64, 64)).save(Path("strange", "a.png"))
-    Path("strange", "a.txt").write_text("gose")
-    Path("unknown").write_text("goose\ngose\n")
-    labels = torch.arange(6)
-    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": labels}).save(Path("data.safetensors"))
-    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": 200 * labels}).save(Path("unknown.safetensors"))
-    with pytest.raises((advloss.AdvlossError, OSError), match=error):
-        here("train", "--teacher", teacher, *given, *TINY, "--validate-every", 1, *run)
-    assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize("name", sorted(FAMILIES))
-@pytest.mark.parametrize("method", ["add", "dmd2", "lcm-ladd"])
-def test_a_dry_run_builds_what_training_does(
-    name: str, method: str, tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    pipeline = tiny_pipeline(name, **(tiny_text(name) if name in ENCODERS else {}))
-    pipeline.save_pretrained(tmp_path / "teacher")
-    options = ("--discriminator", "dino:backbone=test_vit,pretrained=False,resolution=32") if method == "add" else ()
-    if name != "flux":
-        options = (*options, "--guidance", 3)  # asks the text encoders
-    given = ("train", "--teacher", tmp_path / "teacher", "--data", tmp_path / "none", *TINY, "--resolution")
-    assert here(*given, FAMILIES[name].side, "--method", method, *options, "--dry-run") == 0
-    assert "GB" in capsys.readouterr().out
-
-
-def test_a_strangers_family_is_trained_and_counted(
-    tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed(tmp_path, monkeypatch)
-    pipeline = tiny_lumina()
-    pipeline.save_pretrained(tmp_path / "teacher")
-    data = tmp_path / "data.safetensors"
-    LatentData(torch.randn(6, *Lumina(pipeline, resolution=64).shape), lumina_conditions(6)).save(data)
-    given = ("train", "--teacher", tmp_path / "teacher", "--data", data, "--out", tmp_path / "out", *TINY)
-    given = (*given, "--resolution", 64, "--validate-every", 0)
-    assert here(*given, "--dry-run") == 0
-    assert "GB" in capsys.readouterr().out
-    assert here(*given) == 0
 
 
 def test_data_of_another_text_encoder(tmp_path: Path, here: Callable[..., int]) -> None:
@@ -312,107 +209,6 @@ def test_options_out_of_range(
     assert error in capsys.readouterr().err
 
 
-def test_a_run_is_resumed_as_it_was_begun(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
-    data, out = tmp_path / "data.safetensors", tmp_path / "out"
-    begun = LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)})
-    begun.save(data)
-    given = ("train", "--teacher", teacher, "--data", data, "--out", out, *TINY, "--validate-every", 0)
-    assert here(*given) == 0
-    with pytest.raises(
-        advloss.StateError, match=r"begun otherwise: lr was 1e-05, and is 0\.001; renoise was None, and"
-    ):
-        here(*given, "--resume", "--lr", 1e-3, "--renoise", 0, 1)
-    with pytest.raises(
-        advloss.StateError, match=r"checkpoint of another run \(step-00000002\): go on .*--resume.*--out"
-    ):
-        here(*given)
-    LatentData(torch.randn(7, 4, 8, 8), {"class_labels": torch.arange(7)}).save(data)
-    with pytest.raises(advloss.StateError, match="begun otherwise: samples was 6, and is 7"):
-        here(*given, "--resume")
-    assert len((out / "log.jsonl").read_text().splitlines()) == 2  # as it was
-    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
-    with pytest.raises(
-        advloss.StateError, match=r"begun otherwise: the data's digest was [0-9a-f]{16}, and is [0-9a-f]{16}"
-    ):
-        here(*given, "--resume")
-    begun.save(data)
-    watched = ("--iterations", 3, "--validate-every", 1, "--teacher-steps", 2, "--save-every", 2, "--tracker", "none")
-    assert here(*given, "--resume", *watched) == 0
-
-
-@pytest.mark.parametrize("options", [(), ("--lora", 2), ("--lora", 2, "--method", "dmd2"), ("--half-teacher",)])
-def test_a_run_is_resumed_with_the_teacher_that_it_was_begun_with(
-    options: tuple[object, ...], tmp_path: Path, here: Callable[..., int]
-) -> None:
-    pipeline = tiny_pipeline("dit")
-    for folder in ("begun", "moved"):
-        pipeline.save_pretrained(tmp_path / folder / "teacher")
-    with torch.no_grad():
-        for parameter in pipeline.transformer.parameters():
-            parameter.mul_(1.5 if parameter.ndim > 1 else 1)
-    pipeline.save_pretrained(tmp_path / "other" / "teacher")
-    (tmp_path / "moved" / "teacher").rename(tmp_path / "moved" / "renamed")
-    data, out = tmp_path / "data.safetensors", tmp_path / "out"
-    LatentData(torch.randn(6, 4, 8, 8), {"class_labels": torch.arange(6)}).save(data)
-    given = ("train", "--data", data, "--out", out, *TINY, "--validate-every", 0, *options)
-    assert here(*given, "--teacher", tmp_path / "begun" / "teacher") == 0
-    with pytest.raises(
-        advloss.StateError,
-        match=r"otherwise: the digest of the teacher's weights was [0-9a-f]{16}, and is [0-9a-f]{16}",
-    ):
-        here(*given, "--teacher", tmp_path / "other" / "teacher", "--resume", "--iterations", 3)
-    settings = tmp_path / "moved" / "renamed" / "scheduler" / "scheduler_config.json"
-    own = settings.read_text(encoding="utf-8")
-    settings.write_text(own.replace('"linear"', '"scaled_linear"'), encoding="utf-8")
-    with pytest.raises(
-        advloss.StateError, match="otherwise: its prediction, timesteps and noise levels was epsilon, 1000, "
-    ):
-        here(*given, "--teacher", tmp_path / "moved" / "renamed", "--resume", "--iterations", 3)
-    settings.write_text(own, encoding="utf-8")
-    assert here(*given, "--teacher", tmp_path / "moved" / "renamed", "--resume", "--iterations", 3) == 0
-
-
-def test_tokens_of_another_width_are_named_on_resuming(tmp_path: Path, here: Callable[..., int]) -> None:
-    pipeline, family = tiny_family("stable-diffusion")
-    pipeline.save_pretrained(tmp_path / "teacher")
-    data, told = tmp_path / "data.safetensors", tiny_conditions(family, 6)
-    LatentData(torch.randn(6, *family.shape), told).save(data)
-    given = ("train", "--teacher", tmp_path / "teacher", "--data", data, "--out", tmp_path / "out", *TINY)
-    assert here(*given) == 0
-    told["prompt_embeds"] = torch.cat([told["prompt_embeds"]] * 2, 1)
-    LatentData(torch.randn(6, *family.shape), told).save(data)
-    with pytest.raises(advloss.StateError, match=r"prompt_embeds of a sample was \[5, 16\], and is \[10, 16\]"):
-        here(*given, "--resume")
-
-
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        (("--guidance", "nan"), "guidance_scale=nan: give a finite scale"),
-        (("--guidance", "inf"), "guidance_scale=inf: give a finite scale"),
-        (("--guidance", -2), r"guidance_scale=-2\.0: give a finite scale that is not negative"),
-        (("--teacher-steps", 2000), r"2000 steps of sampling \(--teacher-steps\): this DiTPipeline has 1 to 1000"),
-        (("latin-1",), r"prompts\.txt is no text in UTF-8 \(.*\): save it as such"),
-        (("utf-16",), r"prompts\.txt is no text in UTF-8 \(.*\): save it as such"),
-    ],
-    ids=lambda given: "".join(map(str, given)) if isinstance(given, tuple) else "",
-)
-def test_a_cache_that_cannot_be_is_refused_before_it_is_computed(
-    options: tuple[object, ...],
-    error: str,
-    teacher: Path,
-    tmp_path: Path,
-    here: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    kind = str(options[0]) if len(options) == 1 else "utf-8"
-    (tmp_path / "prompts.txt").write_bytes("goose\nGänse\n".encode(kind) if len(options) == 1 else b"goose\n")
-    monkeypatch.setattr(DiTTransformer2DModel, "forward", lambda *args, **options: pytest.fail("computed"))
-    given = ("cache", "--teacher", teacher, "--prompts", tmp_path / "prompts.txt", "--data", tmp_path / "data")
-    with pytest.raises(advloss.AdvlossError, match=error):
-        here(*given, "--device", "cpu", *(options if len(options) > 1 else ()))
-
-
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -463,46 +259,3 @@ def test_images_need_the_vae(tmp_path: Path, here: Callable[..., int]) -> None:
         here(*given, "--validate-every", 1)
     assert not out.exists()
     assert here(*given, "--validate-every", 0) == 0
-
-
-@pytest.mark.parametrize("source", ["--prompts", "--images"])
-@pytest.mark.parametrize(
-    ("data", "error"),
-    [
-        ("folder", r"folder is a folder: give a file in it, such as .*folder/data\.safetensors"),
-        ("file/data.safetensors", "cannot be written: .*file is no folder"),
-        ("new/data.safetensors", r"needs .* GB, and 0\.0 GB are free on its disk \(2 samples of 0\.00103 MB\)"),
-    ],
-)
-def test_where_a_cache_goes_is_checked_before_it_is_computed(
-    source: str,
-    data: str,
-    error: str,
-    teacher: Path,
-    tmp_path: Path,
-    here: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    given = tmp_path / "given"
-    if source == "--prompts":
-        given.write_text("goose\ntench\n")
-    else:
-        given.mkdir()
-        for name in ("a", "b"):
-            Image.new("RGB", (16, 16)).save(given / f"{name}.png")
-            (given / f"{name}.txt").write_text("goose")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").touch()
-    if data.startswith("new"):
-        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    monkeypatch.setattr("advloss_distill._latent_data.LatentData.save", lambda *args: pytest.fail("computed"))
-    with pytest.raises(advloss.OptionError, match=error):
-        here("cache", "--teacher", teacher, source, given, "--data", tmp_path / data, "--device", "cpu")
-
-
-def test_a_cache_makes_its_folder(teacher: Path, tmp_path: Path, here: Callable[..., int]) -> None:
-    (tmp_path / "prompts.txt").write_text("goose\n")
-    data = tmp_path / "new" / "deeper" / "data.safetensors"
-    made = ("cache", "--teacher", teacher, "--prompts", tmp_path / "prompts.txt", "--data", data, "--teacher-steps", 2)
-    assert here(*made, "--device", "cpu") == 0
-    assert data.is_file()
